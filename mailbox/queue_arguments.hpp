@@ -1,0 +1,30 @@
+// The arguments of a queue: which ones there are, what they may hold, and when two declarations mean the same.
+// Texts as RabbitMQ has them; numbers in brackets are those of docs/amqp.md.
+#pragma once
+
+#include "mailbox/field_table.hpp"
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace posthorn {
+
+struct declare_queue;
+struct refusal;
+
+// Whether a new queue may have these arguments [3] [10]. An argument that promises something this version does not do
+// is refused, rather than accepted and broken; an unknown one is ignored, as in RabbitMQ [2].
+[[nodiscard]] std::optional<refusal> check_queue_arguments(const declare_queue& command, const field_table& arguments,
+                                                           std::string_view described);
+
+// Whether a declaration of an existing queue asks for something else than it is [1] [2].
+[[nodiscard]] std::optional<refusal> inequivalent_queue_arguments(const field_table& current,
+                                                                  const field_table& received,
+                                                                  std::string_view described);
+
+// How the argument differs, in words, if it does. Integers are equal by value, whatever their width [2].
+[[nodiscard]] std::optional<std::string> inequivalent_argument(const field_table& current, const field_table& received,
+                                                               std::string_view name);
+
+}  // namespace posthorn

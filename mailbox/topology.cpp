@@ -1,0 +1,591 @@
+#include "mailbox/topology.hpp"
+
+#include "mailbox/properties.hpp"
+#include "mailbox/queue_arguments.hpp"
+#include "mailbox/result.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace posthorn {
+
+namespace {
+
+using kind = refusal::kind;
+
+std::span<const std::byte> as_bytes(std::string_view text) noexcept {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+std::string quoted(std::string_view name) { return "'" + std::string{name} + "'"; }
+std::string bool_text(bool value) { return value ? "true" : "false"; }
+
+// What tells bindings apart: [15].
+std::string key_of(destination_kind to, std::string_view destination, std::string_view routing_key,
+                   std::string_view arguments) {
+  std::string key;
+  key.reserve(destination.size() + routing_key.size() + arguments.size() + 8);
+  key += to == destination_kind::queue ? 'q' : 'e';
+  for (const auto part : {destination, routing_key}) {
+    key += static_cast<char>(part.size() & 0xff);  // a short string: its length fits an octet
+    key += part;
+  }
+  key += arguments;
+  return key;
+}
+std::string key_of(const binding_definition& b) {
+  return key_of(b.kind, b.destination, b.routing_key, b.arguments);
+}
+std::string destination_key(destination_kind to, std::string_view name) {
+  return (to == destination_kind::queue ? "q" : "e") + std::string{name};
+}
+
+// The first word of a topic, and what follows it. "a..b" has an empty word in the middle: [34].
+std::pair<std::string_view, std::optional<std::string_view>> split_word(std::string_view topic) noexcept {
+  const auto dot = topic.find('.');
+  if (dot == std::string_view::npos) return {topic, std::nullopt};
+  return {topic.substr(0, dot), topic.substr(dot + 1)};
+}
+
+using topic_node_ptr = std::shared_ptr<const topic_node>;
+
+// A routing key has at most 255 octets, so at most 256 words: the recursions below are bounded by that.
+topic_node_ptr with_pattern(const topic_node_ptr& old, std::optional<std::string_view> pattern,
+                            const std::string& key, const binding_ptr& binding) {
+  auto made = old ? std::make_shared<topic_node>(*old) : std::make_shared<topic_node>();
+  if (!pattern) {
+    made->here.set(key, binding);
+    return made;
+  }
+  const auto [word, rest] = split_word(*pattern);
+  if (word == "*") {
+    made->star = with_pattern(made->star, rest, key, binding);
+  } else if (word == "#") {
+    made->hash = with_pattern(made->hash, rest, key, binding);
+  } else {
+    const auto* child = made->words.find(word);
+    made->words.set(word, with_pattern(child == nullptr ? nullptr : *child, rest, key, binding));
+  }
+  return made;
+}
+
+topic_node_ptr without_pattern(const topic_node_ptr& old, std::optional<std::string_view> pattern,
+                               const std::string& key) {
+  if (!old) return nullptr;
+  auto made = std::make_shared<topic_node>(*old);
+  if (!pattern) {
+    made->here.erase(key);
+  } else {
+    const auto [word, rest] = split_word(*pattern);
+    if (word == "*") {
+      made->star = without_pattern(made->star, rest, key);
+    } else if (word == "#") {
+      made->hash = without_pattern(made->hash, rest, key);
+    } else if (const auto* child = made->words.find(word)) {
+      auto changed = without_pattern(*child, rest, key);
+      if (changed) {
+        made->words.set(word, std::move(changed));
+      } else {
+        made->words.erase(word);
+      }
+    }
+  }
+  if (made->empty()) return nullptr;
+  return made;
+}
+
+// Follows all patterns that match at once, word by word: a set of places in the trie, so that many `#` in a pattern
+// cost no more than the number of its words.
+template <class Visit>
+void match_topic(const topic_node_ptr& root, std::string_view routing_key, const Visit& visit) {
+  struct place {
+    const topic_node* node;
+    bool behind_hash;  // the `#` before it takes any further word as well
+  };
+  std::vector<place> now, next;
+  const auto reach = [](std::vector<place>& places, const topic_node* node, bool behind_hash) {
+    while (node != nullptr && std::none_of(places.begin(), places.end(),
+                                           [&](const place& p) { return p.node == node; })) {
+      places.push_back({node, behind_hash});
+      node = node->hash.get();  // `#` also takes no word at all
+      behind_hash = true;
+    }
+  };
+  reach(now, root.get(), false);
+  std::optional<std::string_view> rest = routing_key;
+  if (routing_key.empty()) rest = std::nullopt;  // no words, rather than one empty word
+  while (rest && !now.empty()) {
+    const auto [word, following] = split_word(*rest);
+    next.clear();
+    for (const auto& p : now) {
+      if (p.behind_hash) reach(next, p.node, true);
+      if (const auto* child = p.node->words.find(word)) reach(next, child->get(), false);
+      reach(next, p.node->star.get(), false);
+    }
+    std::swap(now, next);
+    rest = following;
+  }
+  for (const auto& p : now) {
+    p.node->here.for_each([&](const std::string&, const binding_ptr& b) { visit(b); });
+  }
+}
+
+bool headers_match(const binding_definition::header_match& match, const field_table& headers) {
+  const auto counts = [&](std::string_view name) {
+    if (name == "x-match") return false;
+    return match.with_x || !name.starts_with("x-");
+  };
+  bool any = false, all = true;
+  for (const auto& [name, wanted] : match.wanted) {
+    if (!counts(name)) continue;
+    const auto* present = headers.find(name);
+    // A void value asks only whether the header is there: [34].
+    const bool matches = present != nullptr && (wanted.type == 'V' || *present == wanted);
+    any = any || matches;
+    all = all && matches;
+  }
+  return match.any ? any : all;
+}
+
+std::optional<exchange_type> exchange_type_of(std::string_view name) noexcept {
+  for (const auto type :
+       {exchange_type::direct, exchange_type::fanout, exchange_type::topic, exchange_type::headers}) {
+    if (to_string(type) == name) return type;
+  }
+  return std::nullopt;
+}
+
+constexpr std::string_view default_exchange_text = "operation not permitted on the default exchange";
+
+}  // namespace
+
+std::string_view to_string(exchange_type type) noexcept {
+  switch (type) {
+    case exchange_type::direct: return "direct";
+    case exchange_type::fanout: return "fanout";
+    case exchange_type::topic: return "topic";
+    case exchange_type::headers: return "headers";
+  }
+  return "unknown";
+}
+
+topology::topology(std::string vhost) : vhost_{std::move(vhost)} {
+  add_exchange({"", exchange_type::direct, true, false, false, {}});
+  add_exchange({"amq.direct", exchange_type::direct, true, false, false, {}});
+  add_exchange({"amq.fanout", exchange_type::fanout, true, false, false, {}});
+  add_exchange({"amq.topic", exchange_type::topic, true, false, false, {}});
+  add_exchange({"amq.headers", exchange_type::headers, true, false, false, {}});
+  add_exchange({"amq.match", exchange_type::headers, true, false, false, {}});
+}
+
+const exchange_state* topology::find_exchange(std::string_view name) const noexcept {
+  const auto* found = exchanges_.find(name);
+  return found == nullptr ? nullptr : found->get();
+}
+
+void topology::set_exchange(exchange_state state) {
+  auto name = state.definition.name;
+  exchanges_.set(name, std::make_shared<const exchange_state>(std::move(state)));
+}
+
+void topology::add_exchange(exchange_definition definition) {
+  exchange_state state;
+  if (const auto arguments = decode_table(as_bytes(definition.arguments))) {
+    if (const auto* alternate = arguments->find("alternate-exchange")) {
+      state.alternate = as_string(*alternate).value_or("");
+    }
+  }
+  state.definition = std::move(definition);
+  set_exchange(std::move(state));
+}
+
+// --- exchanges --------------------------------------------------------------------------------------------------
+
+std::optional<refusal> topology::on(const declare_exchange& c, changes& out) {
+  const auto here = " in vhost " + quoted(vhost_);
+  const auto* found = find_exchange(c.name);
+  if (c.name.empty() && !c.passive) return refusal{kind::access_refused, std::string{default_exchange_text}};
+  if (c.passive) {
+    if (found != nullptr) return std::nullopt;
+    return refusal{kind::not_found, "no exchange " + quoted(c.name) + here};
+  }
+  const auto type = exchange_type_of(c.type);
+  if (!type) return refusal{kind::precondition_failed, "unknown exchange type " + quoted(c.type)};
+  const auto arguments = decode_table(as_bytes(c.arguments));
+  if (!arguments) return refusal{kind::precondition_failed, arguments.error().text};
+  if (const auto* alternate = arguments->find("alternate-exchange"); alternate != nullptr && alternate->type != 'S') {
+    return refusal{kind::precondition_failed, "invalid type " + quoted(type_name(alternate->type)) +
+                                                  " for arg 'alternate-exchange' in exchange " + quoted(c.name) +
+                                                  here};
+  }
+  if (found == nullptr) {
+    if (c.name.starts_with("amq.")) {
+      return refusal{kind::access_refused,
+                     "exchange name " + quoted(c.name) + " contains reserved prefix 'amq.*'"};
+    }
+    exchange_definition made{c.name, *type, c.durable, c.auto_delete, c.internal, c.arguments};
+    add_exchange(made);
+    out.emplace_back(exchange_added{std::move(made)});
+    return std::nullopt;
+  }
+  const auto& present = found->definition;
+  const auto differs = [&](std::string_view what, std::string_view received, std::string_view current) {
+    return refusal{kind::precondition_failed, "inequivalent arg " + quoted(what) + " for exchange " + quoted(c.name) +
+                                                  here + ": received " + quoted(received) + " but current is " +
+                                                  quoted(current)};
+  };
+  if (present.type != *type) return differs("type", c.type, to_string(present.type));
+  if (present.durable != c.durable) return differs("durable", bool_text(c.durable), bool_text(present.durable));
+  if (present.auto_delete != c.auto_delete) {
+    return differs("auto_delete", bool_text(c.auto_delete), bool_text(present.auto_delete));
+  }
+  if (present.internal != c.internal) return differs("internal", bool_text(c.internal), bool_text(present.internal));
+  const auto current = decode_table(as_bytes(present.arguments));
+  if (auto text = inequivalent_argument(current ? *current : field_table{}, *arguments, "alternate-exchange")) {
+    return refusal{kind::precondition_failed,
+                   "inequivalent arg 'alternate-exchange' for exchange " + quoted(c.name) + here + ": " + *text};
+  }
+  return std::nullopt;
+}
+
+std::optional<refusal> topology::on(const delete_exchange& c, changes& out) {
+  if (c.name.empty()) return refusal{kind::access_refused, std::string{default_exchange_text}};
+  if (c.name.starts_with("amq.")) {
+    return refusal{kind::access_refused,
+                   "deletion of system exchange " + quoted(c.name) + " in vhost " + quoted(vhost_) + " not allowed"};
+  }
+  const auto* found = exchanges_.find(c.name);
+  if (found == nullptr) return std::nullopt;  // [13]
+  const exchange_ptr exchange = *found;
+  if (c.if_unused && !exchange->bindings.empty()) {
+    return refusal{kind::precondition_failed, "exchange " + quoted(c.name) + " in vhost " + quoted(vhost_) + " in use"};
+  }
+  remove_exchanges({c.name}, out);
+  return std::nullopt;
+}
+
+// A removed exchange takes its bindings along, those may have been the last of an auto-delete exchange [16], and so
+// on: a list of names instead of a recursion, because clients decide how long such a chain is.
+void topology::remove_exchanges(std::vector<std::string> names, changes& out) {
+  while (!names.empty()) {
+    const auto name = std::move(names.back());
+    names.pop_back();
+    const auto* found = exchanges_.find(name);
+    if (found == nullptr) continue;
+    const exchange_ptr exchange = *found;
+    exchanges_.erase(name);
+    out.emplace_back(exchange_removed{exchange->definition});
+    exchange->bindings.for_each([&](const std::string&, const binding_ptr& b) { remove_binding(b, out); });
+    for (auto& unused : remove_bindings_to(destination_kind::exchange, name, out)) names.push_back(std::move(unused));
+  }
+}
+
+// --- queues -----------------------------------------------------------------------------------------------------
+
+std::variant<queue_ptr, refusal> topology::access_queue(std::string_view name, connection_id by) const {
+  const auto* found = queues_.find(name);
+  if (found == nullptr) {
+    return refusal{kind::not_found, "no queue " + quoted(name) + " in vhost " + quoted(vhost_)};
+  }
+  if ((*found)->owner && *(*found)->owner != by) {
+    return refusal{kind::resource_locked,
+                   "cannot obtain exclusive access to locked queue " + quoted(name) + " in vhost " + quoted(vhost_) +
+                       ". It could be originally declared on another connection or the exclusive property value "
+                       "does not match that of the original declaration."};
+  }
+  return *found;
+}
+
+std::optional<refusal> topology::on(const declare_queue& c, changes& out) {
+  const auto described = "queue " + quoted(c.name) + " in vhost " + quoted(vhost_);
+  const auto arguments = decode_table(as_bytes(c.arguments));
+  if (!arguments) return refusal{kind::precondition_failed, arguments.error().text};
+  const bool durable = c.durable && !c.exclusive;  // [6]
+  if (queues_.find(c.name) != nullptr) {
+    auto access = access_queue(c.name, c.by);
+    if (auto* refused = std::get_if<refusal>(&access)) return std::move(*refused);
+    const auto& present = *std::get<queue_ptr>(access);
+    const auto differs = [&](std::string_view what, bool received, bool current) {
+      return refusal{kind::precondition_failed, "inequivalent arg " + quoted(what) + " for " + described +
+                                                    ": received " + quoted(bool_text(received)) +
+                                                    " but current is " + quoted(bool_text(current))};
+    };
+    if (present.owner.has_value() != c.exclusive) {
+      return refusal{kind::resource_locked,
+                     "cannot obtain exclusive access to locked " + described +
+                         ". It could be originally declared on another connection or the exclusive property value "
+                         "does not match that of the original declaration."};
+    }
+    if (present.durable != durable) return differs("durable", durable, present.durable);
+    if (present.auto_delete != c.auto_delete) return differs("auto_delete", c.auto_delete, present.auto_delete);
+    const auto current = decode_table(as_bytes(present.arguments));
+    return inequivalent_queue_arguments(current ? *current : field_table{}, *arguments, described);
+  }
+  if (!c.server_named && c.name.starts_with("amq.")) {
+    return refusal{kind::access_refused, "queue name " + quoted(c.name) + " contains reserved prefix 'amq.*'"};
+  }
+  if (auto refused = check_queue_arguments(c, *arguments, described)) return refused;
+  queue_definition made;
+  made.id = c.id;
+  made.name = c.name;
+  made.durable = durable;
+  made.auto_delete = c.auto_delete;
+  if (c.exclusive) made.owner = c.by;
+  made.arguments = c.arguments;
+  auto shared = std::make_shared<const queue_definition>(std::move(made));
+  queues_.set(c.name, shared);
+  out.emplace_back(queue_added{std::move(shared)});
+  return std::nullopt;
+}
+
+void topology::on(const remove_queue& c, changes& out) {
+  const auto* found = queues_.find(c.name);
+  if (found == nullptr || (*found)->id != c.id) return;
+  const queue_ptr queue = *found;
+  queues_.erase(c.name);
+  out.emplace_back(queue_removed{queue});
+  remove_exchanges(remove_bindings_to(destination_kind::queue, c.name, out), out);
+}
+
+void topology::attach(mailbox_id id, std::string_view name, std::shared_ptr<mailbox_port> port) {
+  const auto* found = queues_.find(name);
+  if (found == nullptr || (*found)->id != id) return;
+  auto changed = std::make_shared<queue_definition>(**found);
+  changed->port = std::move(port);
+  queues_.set(name, std::move(changed));
+}
+
+// --- bindings ---------------------------------------------------------------------------------------------------
+
+std::optional<refusal> topology::check_ends(destination_kind to, const std::string& source,
+                                            const std::string& destination, connection_id by) const {
+  if (to == destination_kind::queue) {
+    auto access = access_queue(destination, by);
+    if (auto* refused = std::get_if<refusal>(&access)) return std::move(*refused);
+  } else if (find_exchange(destination) == nullptr) {
+    return refusal{kind::not_found, "no exchange " + quoted(destination) + " in vhost " + quoted(vhost_)};
+  }
+  if (source.empty() || (to == destination_kind::exchange && destination.empty())) {
+    return refusal{kind::access_refused, std::string{default_exchange_text}};  // [14]
+  }
+  if (find_exchange(source) == nullptr) {
+    return refusal{kind::not_found, "no exchange " + quoted(source) + " in vhost " + quoted(vhost_)};
+  }
+  return std::nullopt;
+}
+
+namespace {
+
+std::variant<binding_definition::header_match, refusal> header_match_of(const field_table& arguments) {
+  binding_definition::header_match match;
+  if (const auto* mode = arguments.find("x-match")) {
+    const auto text = mode->type == 'S' ? as_string(*mode).value_or("") : std::string_view{"?"};
+    if (text != "all" && text != "any" && text != "all-with-x" && text != "any-with-x") {
+      return refusal{kind::precondition_failed,
+                     "Invalid x-match field value " + (mode->type == 'S' ? quoted(text) : to_string(*mode)) +
+                         "; expected all, any, all-with-x, or any-with-x"};
+    }
+    match.any = text.starts_with("any");
+    match.with_x = text.ends_with("-with-x");
+  }
+  match.wanted = arguments;
+  return match;
+}
+
+}  // namespace
+
+std::optional<refusal> topology::on(const bind& c, changes& out) {
+  if (auto refused = check_ends(c.kind, c.source, c.destination, c.by)) return refused;
+  const auto* source = find_exchange(c.source);
+  if (source->bindings.find(key_of(c.kind, c.destination, c.routing_key, c.arguments)) != nullptr) {
+    return std::nullopt;  // [15]
+  }
+  const auto arguments = decode_table(as_bytes(c.arguments));
+  if (!arguments) return refusal{kind::precondition_failed, arguments.error().text};
+  binding_definition made;
+  if (source->definition.type == exchange_type::headers) {
+    auto match = header_match_of(*arguments);
+    if (auto* refused = std::get_if<refusal>(&match)) return std::move(*refused);
+    made.headers = std::move(std::get<binding_definition::header_match>(match));
+  }
+  made.id = c.id;
+  made.source = c.source;
+  made.kind = c.kind;
+  made.destination = c.destination;
+  made.routing_key = c.routing_key;
+  made.arguments = c.arguments;
+  const bool destination_durable = c.kind == destination_kind::queue ? (*queues_.find(c.destination))->durable
+                                                                     : find_exchange(c.destination)->definition.durable;
+  made.durable = source->definition.durable && destination_durable;
+  auto shared = std::make_shared<const binding_definition>(std::move(made));
+  add_binding(shared);
+  out.emplace_back(binding_added{std::move(shared)});
+  return std::nullopt;
+}
+
+std::optional<refusal> topology::on(const unbind& c, changes& out) {
+  if (auto refused = check_ends(c.kind, c.source, c.destination, c.by)) {
+    // Unbinding what is not there is a success: [13]. What may not be touched stays refused.
+    if (refused->why == kind::not_found) return std::nullopt;
+    return refused;
+  }
+  const auto* found =
+      find_exchange(c.source)->bindings.find(key_of(c.kind, c.destination, c.routing_key, c.arguments));
+  if (found == nullptr) return std::nullopt;
+  const binding_ptr binding = *found;
+  if (remove_binding(binding, out)) remove_exchanges({binding->source}, out);
+  return std::nullopt;
+}
+
+void topology::add_binding(const binding_ptr& binding) {
+  const auto* found = find_exchange(binding->source);
+  expects(found != nullptr, "the source of a binding exists");
+  exchange_state changed = *found;
+  const auto key = key_of(*binding);
+  changed.bindings.set(key, binding);
+  if (binding->kind == destination_kind::exchange) changed.leads_to_exchanges = true;
+  if (changed.definition.type == exchange_type::direct) {
+    const auto* same_key = changed.by_key.find(binding->routing_key);
+    auto set = same_key == nullptr ? binding_set{} : *same_key;
+    set.set(key, binding);
+    changed.by_key.set(binding->routing_key, std::move(set));
+  } else if (changed.definition.type == exchange_type::topic) {
+    std::optional<std::string_view> pattern = binding->routing_key;
+    if (binding->routing_key.empty()) pattern = std::nullopt;
+    changed.patterns = with_pattern(changed.patterns, pattern, key, binding);
+  }
+  set_exchange(std::move(changed));
+  const auto destination = destination_key(binding->kind, binding->destination);
+  const auto* to_there = by_destination_.find(destination);
+  auto set = to_there == nullptr ? binding_set{} : *to_there;
+  set.set(binding->source + '\0' + key, binding);
+  by_destination_.set(destination, std::move(set));
+  ++binding_count_;
+}
+
+bool topology::remove_binding(const binding_ptr& binding, changes& out) {
+  const auto key = key_of(*binding);
+  const auto destination = destination_key(binding->kind, binding->destination);
+  const auto* to_there = by_destination_.find(destination);
+  if (to_there == nullptr) return false;
+  auto others = *to_there;
+  if (!others.erase(binding->source + '\0' + key)) return false;
+  if (others.empty()) {
+    by_destination_.erase(destination);
+  } else {
+    by_destination_.set(destination, std::move(others));
+  }
+  --binding_count_;
+  out.emplace_back(binding_removed{binding});
+  const auto* found = find_exchange(binding->source);
+  if (found == nullptr) return false;  // the exchange itself is going
+  exchange_state changed = *found;
+  changed.bindings.erase(key);
+  if (changed.definition.type == exchange_type::direct) {
+    if (const auto* same_key = changed.by_key.find(binding->routing_key)) {
+      auto set = *same_key;
+      set.erase(key);
+      if (set.empty()) {
+        changed.by_key.erase(binding->routing_key);
+      } else {
+        changed.by_key.set(binding->routing_key, std::move(set));
+      }
+    }
+  } else if (changed.definition.type == exchange_type::topic) {
+    std::optional<std::string_view> pattern = binding->routing_key;
+    if (binding->routing_key.empty()) pattern = std::nullopt;
+    changed.patterns = without_pattern(changed.patterns, pattern, key);
+  }
+  const bool unused = changed.bindings.empty() && changed.definition.auto_delete;
+  set_exchange(std::move(changed));
+  return unused;
+}
+
+std::vector<std::string> topology::remove_bindings_to(destination_kind to, const std::string& name, changes& out) {
+  std::vector<std::string> unused;
+  const auto* found = by_destination_.find(destination_key(to, name));
+  if (found == nullptr) return unused;
+  const auto to_there = *found;
+  to_there.for_each([&](const std::string&, const binding_ptr& b) {
+    if (remove_binding(b, out)) unused.push_back(b->source);
+  });
+  return unused;
+}
+
+// --- what the store held ------------------------------------------------------------------------------------------
+
+void topology::restore(exchange_definition exchange) { add_exchange(std::move(exchange)); }
+
+void topology::restore(queue_definition queue) {
+  auto name = queue.name;
+  queues_.set(name, std::make_shared<const queue_definition>(std::move(queue)));
+}
+
+void topology::restore(binding_definition binding) {
+  if (const auto* source = find_exchange(binding.source);
+      source != nullptr && source->definition.type == exchange_type::headers) {
+    const auto arguments = decode_table(as_bytes(binding.arguments));
+    if (arguments) {
+      auto match = header_match_of(*arguments);
+      if (auto* valid = std::get_if<binding_definition::header_match>(&match)) binding.headers = std::move(*valid);
+    }
+  }
+  add_binding(std::make_shared<const binding_definition>(std::move(binding)));
+}
+
+// --- routing ------------------------------------------------------------------------------------------------------
+
+void topology::route(const exchange_state& start, std::string_view routing_key, std::span<const std::byte> properties,
+                     std::vector<queue_ptr>& out) const {
+  if (start.definition.name.empty()) {
+    // Every queue is bound to the default exchange by its name: [14].
+    if (const auto* queue = queues_.find(routing_key)) out.push_back(*queue);
+    return;
+  }
+  const std::size_t begin = out.size();
+  std::optional<field_table> headers;
+  std::vector<const exchange_state*> to_visit{&start}, visited;
+  while (!to_visit.empty()) {
+    const auto* exchange = to_visit.back();
+    to_visit.pop_back();
+    if (std::find(visited.begin(), visited.end(), exchange) != visited.end()) continue;
+    visited.push_back(exchange);
+    const std::size_t before = out.size();
+    bool routed = false;
+    const auto follow = [&](const binding_ptr& b) {
+      routed = true;
+      if (b->kind == destination_kind::queue) {
+        if (const auto* queue = queues_.find(b->destination)) out.push_back(*queue);
+      } else if (const auto* next = find_exchange(b->destination)) {
+        to_visit.push_back(next);
+      }
+    };
+    const auto follow_each = [&](const std::string&, const binding_ptr& b) { follow(b); };
+    switch (exchange->definition.type) {
+      case exchange_type::direct:
+        if (const auto* set = exchange->by_key.find(routing_key)) set->for_each(follow_each);
+        break;
+      case exchange_type::fanout: exchange->bindings.for_each(follow_each); break;
+      case exchange_type::topic: match_topic(exchange->patterns, routing_key, follow); break;
+      case exchange_type::headers:
+        if (!headers) {
+          auto decoded = decode_table(headers_of(properties));
+          headers = decoded ? std::move(*decoded) : field_table{};
+        }
+        exchange->bindings.for_each([&](const std::string&, const binding_ptr& b) {
+          if (headers_match(b->headers, *headers)) follow(b);
+        });
+        break;
+    }
+    if (!routed && out.size() == before && !exchange->alternate.empty()) {
+      if (const auto* alternate = find_exchange(exchange->alternate)) to_visit.push_back(alternate);
+    }
+  }
+  if (out.size() - begin > 1) {
+    const auto first = out.begin() + static_cast<std::ptrdiff_t>(begin);
+    std::sort(first, out.end(), [](const queue_ptr& a, const queue_ptr& b) { return a->id < b->id; });
+    out.erase(std::unique(first, out.end()), out.end());
+  }
+}
+
+}  // namespace posthorn

@@ -1,0 +1,246 @@
+// Which exchanges, queues and bindings a virtual host has, and where a message goes.
+//
+// A plain value that is cheap to copy (mailbox/persistent_map.hpp). Its owner, the vhost's actor, applies commands to a
+// copy, makes the changes durable, and publishes the copy as the new routing snapshot; if the changes cannot be made
+// durable, it drops the copy, and nothing has happened. Connections route with the snapshot, on their own threads.
+//
+// Error texts and the order of the checks are RabbitMQ's; numbers in brackets are those of docs/amqp.md.
+//
+// Threads   a copy may be read by any number of threads.
+#pragma once
+
+#include "mailbox/field_table.hpp"
+#include "mailbox/ids.hpp"
+#include "mailbox/persistent_map.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace posthorn {
+
+// Why a client's request is refused. A gateway turns it into its protocol's code.
+struct refusal {
+  enum class kind : std::uint8_t {
+    not_found,
+    access_refused,
+    resource_locked,
+    precondition_failed,
+    command_invalid,
+    not_allowed,
+    not_implemented,
+    resource_error,
+    internal_error,
+  };
+  kind why = kind::internal_error;
+  std::string text;
+
+  friend bool operator==(const refusal&, const refusal&) = default;
+};
+
+// What stands behind a queue where it is alive, and what others may read of it at any time. The actors' floor
+// derives from it; here, nobody looks inside.
+struct mailbox_port {
+  virtual ~mailbox_port() = default;
+};
+
+enum class exchange_type : std::uint8_t { direct, fanout, topic, headers };
+[[nodiscard]] std::string_view to_string(exchange_type type) noexcept;
+
+struct exchange_definition {
+  std::string name;
+  exchange_type type = exchange_type::direct;
+  bool durable = false, auto_delete = false, internal = false;
+  std::string arguments;  // field table as it came, without its length
+};
+
+struct queue_definition {
+  mailbox_id id{};
+  std::string name;
+  bool durable = false, auto_delete = false;
+  std::optional<connection_id> owner;  // of an exclusive queue; such a queue never survives a restart
+  std::string arguments;               // field table as it came, without its length
+  std::shared_ptr<mailbox_port> port;  // null until its actor was started
+};
+using queue_ptr = std::shared_ptr<const queue_definition>;
+
+enum class destination_kind : std::uint8_t { queue, exchange };
+
+struct binding_definition {
+  binding_id id{};
+  std::string source;
+  destination_kind kind = destination_kind::queue;
+  std::string destination;
+  std::string routing_key;
+  std::string arguments;  // field table as it came, without its length
+  bool durable = false;   // both ends are
+
+  // What a headers exchange matches on, decoded once.
+  struct header_match {
+    bool any = false, with_x = false;
+    field_table wanted;
+  };
+  header_match headers;
+};
+using binding_ptr = std::shared_ptr<const binding_definition>;
+using binding_set = persistent_map<binding_ptr>;
+
+// The words of a topic exchange's patterns, as a trie.
+struct topic_node {
+  persistent_map<std::shared_ptr<const topic_node>> words;
+  std::shared_ptr<const topic_node> star, hash;
+  binding_set here;
+
+  [[nodiscard]] bool empty() const noexcept { return words.empty() && !star && !hash && here.empty(); }
+};
+
+struct exchange_state {
+  exchange_definition definition;
+  std::string alternate;                       // where unroutable messages go; empty: nowhere
+  binding_set bindings;                        // all of which it is the source
+  bool leads_to_exchanges = false;             // some binding does, or did
+  persistent_map<binding_set> by_key;          // direct
+  std::shared_ptr<const topic_node> patterns;  // topic
+};
+using exchange_ptr = std::shared_ptr<const exchange_state>;
+
+// --- commands ---------------------------------------------------------------------------------------------------
+
+struct declare_exchange {
+  std::string name, type;
+  bool passive = false, durable = false, auto_delete = false, internal = false;
+  std::string arguments;
+};
+struct delete_exchange {
+  std::string name;
+  bool if_unused = false;
+};
+struct declare_queue {
+  mailbox_id id{};   // of the new mailbox, if it comes to one; never used before on this node
+  std::string name;  // never empty: whoever asks has chosen a name
+  bool durable = false, exclusive = false, auto_delete = false;
+  bool server_named = false;
+  std::string arguments;
+  connection_id by{};
+};
+// The queue's own actor asks for it, when it knows that nothing speaks against it.
+struct remove_queue {
+  mailbox_id id{};
+  std::string name;
+};
+struct bind {
+  binding_id id{};  // of the new binding, if it comes to one
+  destination_kind kind = destination_kind::queue;
+  std::string source, destination, routing_key, arguments;
+  connection_id by{};
+};
+struct unbind {
+  destination_kind kind = destination_kind::queue;
+  std::string source, destination, routing_key, arguments;
+  connection_id by{};
+};
+
+// --- changes: what has to be durable before the command is answered, and who has to be started or stopped -----------
+
+struct queue_added {
+  queue_ptr queue;
+};
+struct queue_removed {
+  queue_ptr queue;
+};
+struct exchange_added {
+  exchange_definition exchange;
+};
+struct exchange_removed {
+  exchange_definition exchange;
+};
+struct binding_added {
+  binding_ptr binding;
+};
+struct binding_removed {
+  binding_ptr binding;
+};
+using topology_change =
+    std::variant<queue_added, queue_removed, exchange_added, exchange_removed, binding_added, binding_removed>;
+
+// ----------------------------------------------------------------------------------------------------------------
+
+class topology {
+public:
+  // With the exchanges that every virtual host has: the default exchange and amq.*
+  explicit topology(std::string vhost);
+
+  using changes = std::vector<topology_change>;
+
+  // Each applies the command to this value and appends what changed, or refuses and changes nothing.
+  std::optional<refusal> on(const declare_exchange& command, changes& out);
+  std::optional<refusal> on(const delete_exchange& command, changes& out);
+  std::optional<refusal> on(const declare_queue& command, changes& out);
+  std::optional<refusal> on(const bind& command, changes& out);
+  std::optional<refusal> on(const unbind& command, changes& out);
+  void on(const remove_queue& command, changes& out);
+
+  // Puts back what the store held, without a check: exchanges first, then queues, then bindings.
+  void restore(exchange_definition exchange);
+  void restore(queue_definition queue);
+  void restore(binding_definition binding);
+
+  // Ties a queue to what stands behind it.
+  void attach(mailbox_id id, std::string_view name, std::shared_ptr<mailbox_port> port);
+
+  [[nodiscard]] const std::string& vhost() const noexcept { return vhost_; }
+  // Null when there is none. Valid as long as this value, or a copy that was not changed since, lives.
+  [[nodiscard]] const queue_ptr* find_queue(std::string_view name) const noexcept { return queues_.find(name); }
+  [[nodiscard]] const exchange_state* find_exchange(std::string_view name) const noexcept;
+  [[nodiscard]] std::size_t queue_count() const noexcept { return queues_.size(); }
+  [[nodiscard]] std::size_t exchange_count() const noexcept { return exchanges_.size(); }
+  [[nodiscard]] std::size_t binding_count() const noexcept { return binding_count_; }
+
+  // The queue of that name, if the connection may touch it: [5] [7].
+  [[nodiscard]] std::variant<queue_ptr, refusal> access_queue(std::string_view name, connection_id by) const;
+
+  template <class Visit>
+  void for_each_queue(Visit&& visit) const {
+    queues_.for_each([&](const std::string&, const queue_ptr& queue) { visit(queue); });
+  }
+  template <class Visit>
+  void for_each_exchange(Visit&& visit) const {
+    exchanges_.for_each([&](const std::string&, const exchange_ptr& exchange) { visit(*exchange); });
+  }
+  template <class Visit>
+  void for_each_binding(Visit&& visit) const {
+    exchanges_.for_each([&](const std::string&, const exchange_ptr& exchange) {
+      exchange->bindings.for_each([&](const std::string&, const binding_ptr& binding) { visit(*binding); });
+    });
+  }
+
+  // Appends every queue that a message published to `exchange` goes to, each once [15]. The exchange must exist.
+  // `properties` are the message's, as they came; only a headers exchange looks at them.
+  void route(const exchange_state& exchange, std::string_view routing_key, std::span<const std::byte> properties,
+             std::vector<queue_ptr>& out) const;
+
+private:
+  void add_exchange(exchange_definition definition);
+  void set_exchange(exchange_state state);
+  void add_binding(const binding_ptr& binding);
+  // Says whether its source is an auto-delete exchange that has lost its last binding, and must go too.
+  bool remove_binding(const binding_ptr& binding, changes& out);
+  // The names of the exchanges that must go too.
+  std::vector<std::string> remove_bindings_to(destination_kind kind, const std::string& name, changes& out);
+  void remove_exchanges(std::vector<std::string> names, changes& out);
+  std::optional<refusal> check_ends(destination_kind kind, const std::string& source, const std::string& destination,
+                                    connection_id by) const;
+
+  std::string vhost_;
+  persistent_map<exchange_ptr> exchanges_;
+  persistent_map<queue_ptr> queues_;
+  persistent_map<binding_set> by_destination_;  // binding sets by kind and name of what they lead to
+  std::size_t binding_count_ = 0;
+};
+
+}  // namespace posthorn
