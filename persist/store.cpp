@@ -1,0 +1,508 @@
+#include "persist/store.hpp"
+
+#include "persist/definitions.hpp"
+#include "persist/keys.hpp"
+#include "persist/record.hpp"
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+
+namespace posthorn {
+
+namespace {
+
+constexpr sequence last_sequence{std::numeric_limits<std::uint64_t>::max()};
+// At restart, what does not survive it is erased in transactions of this many records.
+constexpr std::size_t clearing_count_max = 50'000;
+
+std::span<const std::byte> as_bytes(std::string_view text) noexcept {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+struct closed_environment {
+  void operator()(MDB_env* env) const noexcept { mdb_env_close(env); }
+};
+using environment_ptr = std::unique_ptr<MDB_env, closed_environment>;
+
+result<environment_ptr> new_environment() {
+  MDB_env* made = nullptr;
+  if (auto r = check_lmdb(mdb_env_create(&made), "creating an environment"); !r) return r.error();
+  environment_ptr environment{made};
+  mdb_env_set_maxdbs(made, 16);
+  mdb_env_set_maxreaders(made, 512);
+  return environment;
+}
+
+std::string sentence_on(const std::filesystem::path& directory, std::string_view what) {
+  return "the store in " + directory.string() + " " + std::string{what};
+}
+
+// Looks at what is there without touching it: no lock file, no map for writing, no table made.
+result<void> inspect(const std::filesystem::path& directory) {
+  std::error_code failed;
+  const auto file = directory / "data.mdb";
+  const auto file_size = std::filesystem::file_size(file, failed);
+  if (failed == std::errc::no_such_file_or_directory) return {};
+  if (failed) return refused("cannot read " + file.string() + ": " + failed.message());
+  if (file_size == 0) return {};  // the node ended while it made it
+  auto environment = new_environment();
+  if (!environment) return environment.error();
+  auto* env = environment->get();
+  const int opened = mdb_env_open(env, directory.c_str(), MDB_RDONLY | MDB_NOLOCK, 0640);
+  if (opened == MDB_INVALID || opened == MDB_CORRUPTED || opened == MDB_VERSION_MISMATCH) {
+    return corrupted(sentence_on(directory, "is damaged: its first pages are not LMDB's"));
+  }
+  if (auto r = check_lmdb(opened, "opening " + file.string()); !r) return r;
+  MDB_envinfo info{};
+  MDB_stat stat{};
+  mdb_env_info(env, &info);
+  mdb_env_stat(env, &stat);
+  if ((info.me_last_pgno + 1) * stat.ms_psize > file_size) {
+    return corrupted(sentence_on(directory, "is damaged: its file is shorter than its content"));
+  }
+  auto txn = read_transaction::begin(env);
+  if (!txn) return txn.error();
+  MDB_dbi meta = 0;
+  const int found = mdb_dbi_open(txn->handle(), "meta", 0, &meta);
+  if (found == MDB_NOTFOUND) return {};
+  if (auto r = check_lmdb(found, "reading the version"); !r) return r;
+  MDB_val key{7, const_cast<char*>("version")}, value{};
+  const int got = mdb_get(txn->handle(), meta, &key, &value);
+  if (got == MDB_NOTFOUND) return {};
+  if (auto r = check_lmdb(got, "reading the version"); !r) return r;
+  std::uint32_t stored = 0;
+  if (value.mv_size != sizeof stored) return corrupted(sentence_on(directory, "is damaged: it has no valid version"));
+  std::memcpy(&stored, value.mv_data, sizeof stored);
+  if (stored > store::version) {
+    return refused(sentence_on(directory, "has version " + std::to_string(stored) +
+                                              ", newer than this program, which knows versions up to " +
+                                              std::to_string(store::version) +
+                                              "; start a newer Posthorn, or another data directory"));
+  }
+  return {};
+}
+
+}  // namespace
+
+store::~store() = default;
+
+result<std::unique_ptr<store>> store::open(const store_settings& settings) {
+  const auto& directory = settings.directory;
+  std::error_code failed;
+  std::filesystem::create_directories(directory, failed);
+  if (failed || !std::filesystem::is_directory(directory)) {
+    return refused("cannot use " + directory.string() + " as data directory: " +
+                   (failed ? failed.message() : std::string{"it is not a directory"}) +
+                   "; choose another one with --data-dir");
+  }
+  auto lock = directory_lock::take(directory);
+  if (!lock) return lock.error();
+  if (auto r = inspect(directory); !r) return r.error();
+
+  std::unique_ptr<store> made{new store{std::move(*lock), directory}};
+  auto environment = new_environment();
+  if (!environment) return environment.error();
+  made->environment_.reset(environment->release());
+  auto* env = made->environment_.get();
+
+  std::uint64_t map_size = settings.map_size;
+  struct statvfs disk {};
+  if (map_size == 0 && ::statvfs(directory.c_str(), &disk) == 0) {
+    map_size = std::max<std::uint64_t>(std::uint64_t{1} << 30, std::uint64_t{disk.f_blocks} * disk.f_frsize);
+  }
+  constexpr std::uint64_t page = 4096;
+  mdb_env_set_mapsize(env, map_size / page * page);
+  const unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | (settings.sync ? 0U : unsigned{MDB_NOSYNC});
+  const int opened = mdb_env_open(env, directory.c_str(), flags, 0640);
+  if (opened == ENOMEM) {
+    return refused("cannot map " + std::to_string(map_size) + " bytes for the store; set store.map_size lower");
+  }
+  if (auto r = check_lmdb(opened, "cannot open the store in " + directory.string()); !r) return r.error();
+  if (auto r = made->open_tables(); !r) return r.error();
+  return made;
+}
+
+result<void> store::open_tables() {
+  auto txn = write_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  const auto table = [&](const char* name, table_id& id) {
+    return check_lmdb(mdb_dbi_open(txn->handle(), name, MDB_CREATE, &id), "opening a table");
+  };
+  for (const auto& [name, id] : {std::pair{"meta", &tables_.meta}, std::pair{"exchanges", &tables_.exchanges},
+                                 std::pair{"queues", &tables_.queues}, std::pair{"bindings", &tables_.bindings},
+                                 std::pair{"messages", &tables_.messages}, std::pair{"graves", &tables_.graves}}) {
+    if (auto r = table(name, *id); !r) return r;
+  }
+  MDB_val key{7, const_cast<char*>("version")}, value{};
+  if (mdb_get(txn->handle(), tables_.meta, &key, &value) == MDB_SUCCESS) return {};  // leaves the file as it is
+  const std::uint32_t now = version;
+  if (auto r = txn->put(tables_.meta, as_bytes("version"), std::as_bytes(std::span{&now, 1})); !r) return r;
+  return std::move(*txn).commit();
+}
+
+// --- what was there ---------------------------------------------------------------------------------------------
+
+result<void> store::read_graves(const read_transaction& txn) {
+  auto c = cursor::open(txn.handle(), tables_.graves);
+  if (!c) return c.error();
+  auto item = c->first();
+  for (; item && *item; item = c->next()) {
+    if ((*item)->key.size() != message_key::size || (*item)->value.size() != 8) {
+      return corrupted(sentence_on(directory_, "is damaged: a grave has an odd size"));
+    }
+    graves_[{message_key::mailbox_of((*item)->key), message_key::sequence_of((*item)->key)}] = {
+        id_key::read((*item)->value)};
+  }
+  if (!item) return item.error();
+  publish_graves();
+  return {};
+}
+
+result<void> store::read_definitions(const read_transaction& txn, recovered_store& out) {
+  const auto each = [&](table_id table, std::string_view name, auto&& take) -> result<void> {
+    auto c = cursor::open(txn.handle(), table);
+    if (!c) return c.error();
+    auto item = c->first();
+    for (; item && *item; item = c->next()) {
+      const bool by_id = table != tables_.exchanges;
+      if (by_id && (*item)->key.size() != 8) return corrupted("a key in table " + std::string{name} + " has an odd size");
+      const auto id = by_id ? id_key::read((*item)->key) : 0;
+      const auto r = read_record((*item)->value, seed_of(id));
+      if (!r) return corrupted("in table " + std::string{name} + ": " + r.error().text);
+      if (auto taken = take(id, r->bytes); !taken) return taken;
+    }
+    if (!item) return item.error();
+    return {};
+  };
+  if (auto r = each(tables_.exchanges, "exchanges", [&](std::uint64_t, auto bytes) -> result<void> {
+        auto made = decode_exchange(bytes);
+        if (!made) return made.error();
+        out.vhosts[made->first].exchanges.push_back(std::move(made->second));
+        return {};
+      }); !r) return r;
+  if (auto r = each(tables_.queues, "queues", [&](std::uint64_t id, auto bytes) -> result<void> {
+        auto made = decode_queue(bytes);
+        if (!made) return made.error();
+        made->second.id = {id};
+        out.last_mailbox = std::max(out.last_mailbox, mailbox_id{id});
+        out.mailboxes[{id}];
+        out.vhosts[made->first].queues.push_back(std::move(made->second));
+        return {};
+      }); !r) return r;
+  return each(tables_.bindings, "bindings", [&](std::uint64_t id, auto bytes) -> result<void> {
+    auto made = decode_binding(bytes);
+    if (!made) return made.error();
+    made->second.id = {id};
+    out.last_binding = std::max(out.last_binding, binding_id{id});
+    out.vhosts[made->first].bindings.push_back(std::move(made->second));
+    return {};
+  });
+}
+
+result<recovered_store> store::recover() {
+  recovered_store out;
+  std::vector<std::pair<mailbox_id, sequence>> transient;
+  std::vector<mailbox_id> orphans;
+  {
+    auto txn = read_transaction::begin(environment_.get());
+    if (!txn) return txn.error();
+    const auto damaged = [&](const error& why) {
+      return corrupted(sentence_on(directory_, "is damaged and was left as it is: " + why.text +
+                                                   "; see what can still be read with `posthorn verify " +
+                                                   directory_.string() + "`, then restore a copy of the directory"));
+    };
+    if (auto r = read_graves(*txn); !r) return damaged(r.error());
+    if (auto r = read_definitions(*txn, out); !r) return damaged(r.error());
+    for (const auto& [place, last] : graves_) out.last_mailbox = std::max(out.last_mailbox, place.first);
+    auto c = cursor::open(txn->handle(), tables_.messages);
+    if (!c) return c.error();
+    auto item = c->first();
+    while (item && *item) {
+      const auto key = (*item)->key;
+      if (key.size() != message_key::size) return damaged(corrupted("a message's key has an odd size"));
+      const auto mailbox = message_key::mailbox_of(key);
+      const auto at = message_key::sequence_of(key);
+      out.last_mailbox = std::max(out.last_mailbox, mailbox);
+      const auto found = out.mailboxes.find(mailbox);
+      if (found == out.mailboxes.end()) {
+        // Its queue is gone. The rest of it needs no look.
+        if (!graves_.contains({mailbox, sequence{0}})) orphans.push_back(mailbox);
+        item = c->seek(message_key{{mailbox.value + 1}, {0}});
+        continue;
+      }
+      const auto r = read_record((*item)->value, seed_of(mailbox, at));
+      if (!r) {
+        return damaged(corrupted("message " + std::to_string(at.value) + " of mailbox " +
+                                 std::to_string(mailbox.value) + ": " + r.error().text));
+      }
+      if (!buried(mailbox, at)) {
+        if ((r->flags & record::transient) != 0) {
+          transient.emplace_back(mailbox, at);
+        } else {
+          const auto message = envelope::read(r->bytes);
+          if (!message) return damaged(message.error());
+          auto& m = found->second;
+          if (m.count++ == 0) m.first = at;
+          m.last = at;
+          m.size += (*message)->body().size();
+          ++out.message_count;
+        }
+      }
+      item = c->next();
+    }
+    if (!item) return damaged(item.error());
+  }
+
+  for (std::size_t done = 0; done < transient.size();) {
+    auto txn = write_transaction::begin(environment_.get());
+    if (!txn) return txn.error();
+    for (std::size_t n = 0; n < clearing_count_max && done < transient.size(); ++n, ++done) {
+      const auto& [mailbox, at] = transient[done];
+      if (auto r = txn->erase(tables_.messages, message_key{mailbox, at}); !r) return r.error();
+    }
+    if (auto r = std::move(*txn).commit(); !r) return r.error();
+  }
+  if (!orphans.empty()) {
+    auto txn = write_transaction::begin(environment_.get());
+    if (!txn) return txn.error();
+    for (const auto mailbox : orphans) {
+      if (auto r = add_grave(*txn, mailbox, {{0}, last_sequence}); !r) return r.error();
+    }
+    if (auto r = std::move(*txn).commit(); !r) return r.error();
+    publish_graves();
+  }
+  return out;
+}
+
+// --- writing ----------------------------------------------------------------------------------------------------
+
+result<void> store::commit(std::span<const mailbox_write> mailboxes, std::span<const topology_write> topologies) {
+  const auto graves_before = graves_.size();
+  auto txn = write_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  const auto written = [&]() -> result<void> {
+    for (const auto& t : topologies) {
+      if (auto r = write_topology(*txn, t); !r) return r;
+    }
+    if (auto r = write_appends(*txn, mailboxes); !r) return r;
+    if (auto r = write_erasures(*txn, mailboxes); !r) return r;
+    return std::move(*txn).commit();
+  }();
+  if (!written) {
+    graves_ = published_graves_;
+    return written;
+  }
+  if (graves_.size() != graves_before) publish_graves();
+  return {};
+}
+
+result<void> store::commit_erasures(std::span<const mailbox_write> mailboxes) {
+  auto txn = write_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  auto written = write_erasures(*txn, mailboxes);
+  if (written) written = std::move(*txn).commit();
+  if (!written) {
+    graves_ = published_graves_;
+    return written;
+  }
+  publish_graves();
+  return {};
+}
+
+result<void> store::write_appends(write_transaction& txn, std::span<const mailbox_write> mailboxes) {
+  auto c = cursor::open(txn.handle(), tables_.messages);
+  if (!c) return c.error();
+  for (const auto& m : mailboxes) {
+    for (const auto& a : m.batch->appends) {
+      const auto bytes = a.message->bytes();
+      const auto place = c->reserve(message_key{m.mailbox, a.at}, record::header_size + bytes.size());
+      if (!place) return place.error();
+      write_record(*place, {a.transient ? record::transient : 0U, bytes}, seed_of(m.mailbox, a.at));
+    }
+  }
+  return {};
+}
+
+result<void> store::write_erasures(write_transaction& txn, std::span<const mailbox_write> mailboxes) {
+  auto c = cursor::open(txn.handle(), tables_.messages);
+  if (!c) return c.error();
+  for (const auto& m : mailboxes) {
+    for (const auto& range : m.batch->erasures) {
+      if (range.last.value - range.first.value >= burial_width_min) {
+        if (auto r = add_grave(txn, m.mailbox, range); !r) return r;
+        continue;
+      }
+      auto item = c->seek(message_key{m.mailbox, range.first});
+      while (item && *item && message_key::mailbox_of((*item)->key) == m.mailbox &&
+             message_key::sequence_of((*item)->key) <= range.last) {
+        if (auto r = c->erase(); !r) return r;
+        item = c->next();
+      }
+      if (!item) return item.error();
+    }
+  }
+  return {};
+}
+
+result<void> store::write_topology(write_transaction& txn, const topology_write& write) {
+  const auto put = [&](table_id table, std::span<const std::byte> key, std::uint64_t seed,
+                       const record_bytes& bytes) -> result<void> {
+    std::vector<std::byte> value(record::header_size + bytes.size());
+    write_record(value, {0, bytes}, seed);
+    return txn.put(table, key, value);
+  };
+  for (const auto& change : write.changes) {
+    result<void> done;
+    if (const auto* added = std::get_if<exchange_added>(&change)) {
+      if (!added->exchange.durable) continue;
+      done = put(tables_.exchanges, as_bytes(name_key(write.vhost, added->exchange.name)), seed_of(0),
+                 encode(write.vhost, added->exchange));
+    } else if (const auto* removed = std::get_if<exchange_removed>(&change)) {
+      if (!removed->exchange.durable) continue;
+      done = txn.erase(tables_.exchanges, as_bytes(name_key(write.vhost, removed->exchange.name)));
+    } else if (const auto* queue = std::get_if<queue_added>(&change)) {
+      const auto& q = *queue->queue;
+      if (!q.durable) continue;
+      done = put(tables_.queues, id_key{q.id.value}, seed_of(q.id.value), encode(write.vhost, q));
+    } else if (const auto* gone = std::get_if<queue_removed>(&change)) {
+      const auto& q = *gone->queue;
+      if (q.durable) done = txn.erase(tables_.queues, id_key{q.id.value});
+      if (done) done = add_grave(txn, q.id, {{0}, last_sequence});
+    } else if (const auto* bound = std::get_if<binding_added>(&change)) {
+      const auto& b = *bound->binding;
+      if (!b.durable) continue;
+      done = put(tables_.bindings, id_key{b.id.value}, seed_of(b.id.value), encode(write.vhost, b));
+    } else if (const auto* unbound = std::get_if<binding_removed>(&change)) {
+      if (!unbound->binding->durable) continue;
+      done = txn.erase(tables_.bindings, id_key{unbound->binding->id.value});
+    }
+    if (!done) return done;
+  }
+  return {};
+}
+
+// --- burials ----------------------------------------------------------------------------------------------------
+
+result<void> store::add_grave(write_transaction& txn, mailbox_id mailbox, sequence_range range) {
+  if (auto r = txn.put(tables_.graves, message_key{mailbox, range.first}, id_key{range.last.value}); !r) return r;
+  graves_[{mailbox, range.first}] = range.last;
+  return {};
+}
+
+void store::publish_graves() {
+  {
+    const std::lock_guard guard{published_mutex_};
+    published_graves_ = graves_;
+  }
+  grave_count_.store(graves_.size(), std::memory_order_release);
+}
+
+bool store::buried(mailbox_id mailbox, sequence at) const {
+  if (grave_count_.load(std::memory_order_acquire) == 0) return false;
+  const std::lock_guard guard{published_mutex_};
+  auto found = published_graves_.upper_bound({mailbox, at});
+  if (found == published_graves_.begin()) return false;
+  --found;
+  return found->first.first == mailbox && at <= found->second;
+}
+
+result<void> store::bury(std::size_t count_max) {
+  if (graves_.empty()) return {};
+  auto txn = write_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  const auto graves_before = graves_;
+  const auto slice = [&]() -> result<void> {
+    auto c = cursor::open(txn->handle(), tables_.messages);
+    if (!c) return c.error();
+    while (count_max > 0 && !graves_.empty()) {
+      const auto [place, last] = *graves_.begin();
+      const auto [mailbox, first] = place;
+      auto item = c->seek(message_key{mailbox, first});
+      const auto inside = [&, m = mailbox, l = last] {
+        return item && *item && message_key::mailbox_of((*item)->key) == m &&
+               message_key::sequence_of((*item)->key) <= l;
+      };
+      for (; inside() && count_max > 0; --count_max) {
+        if (auto r = c->erase(); !r) return r;
+        item = c->next();
+      }
+      if (!item) return item.error();
+      if (inside()) break;  // what is left of it is for the next slice
+      if (auto r = txn->erase(tables_.graves, message_key{mailbox, first}); !r) return r;
+      graves_.erase(graves_.begin());
+    }
+    return std::move(*txn).commit();
+  }();
+  if (!slice) {
+    graves_ = graves_before;
+    return slice;
+  }
+  if (graves_.size() != graves_before.size()) publish_graves();
+  return {};
+}
+
+// --- reading ----------------------------------------------------------------------------------------------------
+
+result<std::vector<loaded_message>> store::load(mailbox_id mailbox, const load_request& request) const {
+  std::vector<loaded_message> out;
+  auto txn = read_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  auto c = cursor::open(txn->handle(), tables_.messages);
+  if (!c) return c.error();
+  std::size_t size = 0;
+  auto item = c->seek(message_key{mailbox, request.where.first});
+  for (; item && *item && out.size() < std::max<std::size_t>(1, request.count_max) &&
+         (out.empty() || size < request.size_max);
+       item = c->next()) {
+    const auto at = message_key::sequence_of((*item)->key);
+    if (message_key::mailbox_of((*item)->key) != mailbox || request.where.last < at) break;
+    if (buried(mailbox, at)) continue;
+    const auto r = read_record((*item)->value, seed_of(mailbox, at));
+    if (!r) return r.error();
+    auto message = envelope::read(r->bytes);
+    if (!message) return message.error();
+    size += (*message)->footprint();
+    out.push_back({at, std::move(*message)});
+  }
+  if (!item) return item.error();
+  if (out.empty()) {
+    return corrupted("message " + std::to_string(request.where.first.value) + " of mailbox " +
+                     std::to_string(mailbox.value) + " is not in the store any more");
+  }
+  return out;
+}
+
+store_space store::space(bool with_reusable) const {
+  store_space out;
+  struct statvfs disk {};
+  if (::statvfs(directory_.c_str(), &disk) == 0) {
+    out.disk_free = std::uint64_t{disk.f_bavail} * disk.f_frsize;
+    out.disk_size = std::uint64_t{disk.f_blocks} * disk.f_frsize;
+  }
+  MDB_envinfo info{};
+  MDB_stat stat{};
+  mdb_env_info(environment_.get(), &info);
+  mdb_env_stat(environment_.get(), &stat);
+  out.map_size = info.me_mapsize;
+  out.file_size = (info.me_last_pgno + 1) * stat.ms_psize;
+  if (!with_reusable) return out;
+  auto txn = read_transaction::begin(environment_.get());
+  if (!txn) return out;
+  constexpr table_id free_pages = 0;  // LMDB's own list: transaction -> count and page numbers
+  auto c = cursor::open(txn->handle(), free_pages);
+  if (!c) return out;
+  for (auto item = c->first(); item && *item; item = c->next()) {
+    std::uint64_t count = 0;
+    if ((*item)->value.size() < sizeof count) break;
+    std::memcpy(&count, (*item)->value.data(), sizeof count);
+    out.reusable += count * stat.ms_psize;
+  }
+  return out;
+}
+
+}  // namespace posthorn

@@ -1,0 +1,30 @@
+// Reads every record of a store that no node is using, and says what is wrong with it. Writes nothing.
+//
+// Errors   `refused`: it cannot be looked at (in use, not there, of a newer version). What is damaged is part of the
+//          report. Damage that makes LMDB itself stumble ends the process: callers stand behind a `damage_guard`.
+#pragma once
+
+#include "mailbox/result.hpp"
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace posthorn {
+
+struct verify_report {
+  std::uint32_t version = 0;
+  std::uint64_t exchanges = 0, queues = 0, bindings = 0;
+  std::uint64_t messages = 0, message_bytes = 0;  // bytes of bodies
+  std::uint64_t transient = 0;                    // go at the next start
+  std::uint64_t buried = 0;                       // gone, and to be erased
+  std::uint64_t problem_count = 0;
+  std::vector<std::string> problems;  // the first hundred
+
+  [[nodiscard]] bool clean() const noexcept { return problem_count == 0; }
+};
+
+[[nodiscard]] result<verify_report> verify(const std::filesystem::path& directory);
+
+}  // namespace posthorn
