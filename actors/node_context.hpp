@@ -1,0 +1,72 @@
+// What the actors of one node share. Made by the broker before the first actor, and outlives the last.
+//
+// Threads   everything here may be used from any thread.
+#pragma once
+
+#include "actors/messages.hpp"
+#include "mailbox/mailbox.hpp"
+#include "persist/store.hpp"
+
+#include <caf/telemetry/counter.hpp>
+#include <caf/telemetry/histogram.hpp>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace posthorn {
+
+// Deliberate defects, by which the crash tests prove that they notice. The shipped program has no way to set them.
+struct fault_plan {
+  bool confirm_before_commit = false;
+  bool skip_fsync = false;
+};
+
+struct node_counters {
+  explicit node_counters(caf::actor_system& system);
+
+  caf::telemetry::int_counter* published;     // messages that reached a queue, once for each queue
+  caf::telemetry::int_counter* delivered;
+  caf::telemetry::int_counter* acknowledged;
+  caf::telemetry::int_counter* confirmed;     // publishes answered
+  caf::telemetry::int_counter* unroutable;    // publishes that reached no queue
+  caf::telemetry::int_counter* connections_opened;
+  caf::telemetry::int_counter* connections_closed;
+  caf::telemetry::int_counter* commits;
+  caf::telemetry::int_counter* commit_failures;
+  caf::telemetry::int_counter* messages_written;
+  caf::telemetry::int_counter* bytes_written;
+  caf::telemetry::dbl_histogram* commit_seconds;
+};
+
+struct node_context {
+  explicit node_context(caf::actor_system& s, store& st) : system{s}, journal{st}, counters{s} {}
+
+  caf::actor_system& system;
+  store& journal;
+  node_counters counters;
+  fault_plan faults;
+  mailbox_limits limits;                    // resident_max is for all mailboxes together
+  std::atomic<std::int64_t> resident{0};  // bytes of memory that messages take
+  std::uint64_t disk_free_min = 0;  // bytes
+  std::atomic<bool> disk_low{false};
+  committer_actor committer;
+
+  // The last id of its kind that was given out. Those of consumers and connections need not survive a restart.
+  std::atomic<std::uint64_t> last_mailbox{0}, last_binding{0}, last_connection{0}, last_consumer{0};
+  template <class Id>
+  [[nodiscard]] static Id next_id(std::atomic<std::uint64_t>& last) noexcept {
+    return {last.fetch_add(1, std::memory_order_relaxed) + 1};
+  }
+
+  // Logs one line; any thread.
+  enum class severity : std::uint8_t { debug, info, warning, error };
+  std::function<void(severity, const std::string&)> log;
+  // The store cannot be trusted any more: logs it and ends the process. Does not return.
+  std::function<void(const std::string&)> on_fatal;
+  // The disk has become low, or is no longer.
+  std::function<void(bool)> on_disk_low;
+};
+
+}  // namespace posthorn
