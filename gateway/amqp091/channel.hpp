@@ -1,0 +1,84 @@
+// One channel of a connection: what it publishes, what it holds, who consumes on it.
+//
+//   open --on_close (the client)--> gone
+//   open --refuse (an error)------> closing --on_close_ok--> gone
+//
+// Threads   a plain value, owned by its connection.
+#pragma once
+
+#include "actors/queue.hpp"
+#include "gateway/amqp091/ledgers.hpp"
+#include "mailbox/envelope.hpp"
+#include "mailbox/topology.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace posthorn::amqp091 {
+
+// A consumer, or all that a channel fetched from one queue with basic.get.
+struct channel_holder {
+  consumer_id id{};
+  std::string tag;      // of a consumer; empty for a fetcher
+  queue_ptr queue;
+  bool no_ack = false;
+  bool consuming = false;
+  bool in_use = false;
+  std::uint32_t held_count = 0;
+  std::int64_t window = 0;       // bytes that may be on their way to the socket
+  std::int64_t credit_owed = 0;  // bytes that were handed to the socket, and not granted again yet
+};
+
+// A publish between its method and the end of its body.
+struct content_in_progress {
+  enum class part : std::uint8_t { none, header, body };
+  part expected = part::none;
+  std::string exchange, routing_key;
+  bool mandatory = false;
+  envelope_builder builder;
+};
+
+// Where the last message went, for the next one that goes there too. Valid for one snapshot.
+struct route_cache {
+  const topology* snapshot = nullptr;
+  std::string exchange, routing_key;
+  std::vector<queue_ptr> queues;
+};
+
+struct channel {
+  std::uint16_t number = 0;
+  std::uint16_t incarnation = 0;  // tells publishers apart when a number is used again
+  bool closing = false;           // we sent channel.close, and wait for its ok
+
+  bool confirming = false;
+  std::uint64_t confirm_base = 0;  // publishes before confirm.select have no confirm number
+  std::uint64_t confirmed = 0;     // all up to here were confirmed
+  publish_ledger published;
+  content_in_progress content;
+  route_cache route;
+
+  std::uint16_t prefetch = 0;
+  delivery_ledger delivered;
+  std::vector<channel_holder> holders;  // the index is what the ledger knows
+  std::unordered_map<std::string, std::uint32_t> consumers;  // tag -> holder
+  std::string last_queue;  // declared; what an empty name means: [8]
+
+  // A free holder, and its index.
+  std::uint32_t add_holder() {
+    for (std::uint32_t i = 0; i < holders.size(); ++i) {
+      if (!holders[i].in_use) {
+        holders[i] = {};
+        holders[i].in_use = true;
+        return i;
+      }
+    }
+    holders.emplace_back().in_use = true;
+    return static_cast<std::uint32_t>(holders.size() - 1);
+  }
+};
+
+}  // namespace posthorn::amqp091

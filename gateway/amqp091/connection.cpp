@@ -1,0 +1,490 @@
+// The dialogue of a connection: from the first frame to the last, and what goes wrong in between.
+#include "gateway/amqp091/connection.hpp"
+
+#include <algorithm>
+
+namespace posthorn::amqp091 {
+
+namespace {
+
+constexpr std::uint32_t frame_min_size = 4096;
+// How long a failed login without `authentication_failure_close` keeps its socket: [69].
+constexpr auto failed_login_delay = std::chrono::seconds{3};
+
+reply_code code_of(refusal::kind why) noexcept {
+  switch (why) {
+    case refusal::kind::not_found: return reply_code::not_found;
+    case refusal::kind::access_refused: return reply_code::access_refused;
+    case refusal::kind::resource_locked: return reply_code::resource_locked;
+    case refusal::kind::precondition_failed: return reply_code::precondition_failed;
+    case refusal::kind::command_invalid: return reply_code::command_invalid;
+    case refusal::kind::not_allowed: return reply_code::not_allowed;
+    case refusal::kind::not_implemented: return reply_code::not_implemented;
+    // 506 would close the whole connection, and with it consumers that could make room.
+    case refusal::kind::resource_error: return reply_code::precondition_failed;
+    case refusal::kind::internal_error: return reply_code::internal_error;
+  }
+  return reply_code::internal_error;
+}
+
+template <class... Methods>
+struct one_of {
+  template <class Method>
+  static constexpr bool contains = (std::is_same_v<Method, Methods> || ...);
+};
+
+// Asked of the vhost, in order: these may follow each other without waiting for answers.
+using vhost_methods = one_of<method::exchange_declare, method::exchange_delete, method::exchange_bind,
+                             method::exchange_unbind, method::queue_declare, method::queue_bind,
+                             method::queue_unbind>;
+
+}  // namespace
+
+// --- frames -------------------------------------------------------------------------------------------------------
+
+// False when the connection ends, or with `stalled_` when the frame has to wait.
+bool connection::on_frame(const frame& f) {
+  if (phase_ == phase::closing) {
+    if (f.type == frame_type::method && method_id_of(f.payload) == id_of<method::connection_close_ok>) {
+      end("closed");
+    } else if (f.type == frame_type::method && method_id_of(f.payload) == id_of<method::connection_close>) {
+      send(0, method::connection_close_ok{});
+      write_out();
+      if (phase_ != phase::gone) end("closed by both sides");
+    }
+    return false;
+  }
+  if (f.type == frame_type::method) [[likely]] return on_method(f.channel, f.payload);
+  if (f.type == frame_type::heartbeat) {
+    if (f.channel == 0) return true;
+    return refuse_connection(reply_code::unexpected_frame, "heartbeat on channel " + std::to_string(f.channel));
+  }
+  if (phase_ != phase::running) {
+    return refuse_connection(reply_code::unexpected_frame, "a content frame before the connection is open");
+  }
+  auto* c = find_channel(f.channel);
+  if (c == nullptr) return refuse_connection(reply_code::channel_error, "expected 'channel.open'");
+  if (c->closing) return true;
+  return f.type == frame_type::header ? on_content_header(*c, f.payload) : on_body(*c, f.payload);
+}
+
+bool connection::on_method(std::uint16_t number, bytes payload) {
+  using part = content_in_progress::part;
+  if (phase_ == phase::running && number != 0) {
+    auto* c = find_channel(number);
+    if (c != nullptr && !c->closing) {
+      if (c->content.expected != part::none) [[unlikely]] {
+        const bool header = c->content.expected == part::header;
+        return refuse_connection(reply_code::unexpected_frame,
+                                 header ? "expected content header for class 60, got non content header frame instead"
+                                        : "expected content body, got non content body frame instead",
+                                 method_id_of(payload));
+      }
+      // The message's way, without a variant.
+      if (method::basic_publish publish; decode_publish(payload, publish)) return on_publish(*c, publish);
+      if (method::basic_ack ack; requests_.empty() && decode_ack(payload, ack)) return on(*c, ack);
+    }
+  }
+  auto decoded = decode_method(payload);
+  if (!decoded) {
+    const auto& e = decoded.error();
+    return refuse_connection(e.code, e.explanation, e.method);
+  }
+  const auto& m = *decoded;
+  if (number == 0) return on_connection_method(m);
+  if (phase_ != phase::running) {
+    return refuse_connection(reply_code::channel_error, "a channel's method before the connection is open",
+                             method_id_of(m));
+  }
+  if (must_wait(number, m)) {
+    stalled_ = true;
+    return false;
+  }
+  return on_channel_method(number, m);
+}
+
+bool connection::must_wait(std::uint16_t, const any_method& m) const {
+  if (requests_.empty()) return false;
+  const bool to_vhost = std::visit(
+      [](const auto& typed) {
+        using method_type = std::remove_cvref_t<decltype(typed)>;
+        if constexpr (std::is_same_v<method_type, method::queue_declare>) {
+          return !typed.passive;
+        } else if constexpr (std::is_same_v<method_type, method::queue_bind> ||
+                             std::is_same_v<method_type, method::queue_unbind>) {
+          return true;
+        } else {
+          return vhost_methods::contains<method_type>;
+        }
+      },
+      m);
+  return !to_vhost || !std::all_of(requests_.begin(), requests_.end(), [](const request& r) { return r.topology; });
+}
+
+// --- channel 0 ----------------------------------------------------------------------------------------------------
+
+bool connection::on_connection_method(const any_method& m) {
+  if (phase_ == phase::start) {
+    if (const auto* ok = std::get_if<method::connection_start_ok>(&m)) {
+      on(*ok);
+      return phase_ != phase::gone;
+    }
+  } else if (phase_ == phase::tune) {
+    if (const auto* ok = std::get_if<method::connection_tune_ok>(&m)) {
+      on(*ok);
+      return phase_ != phase::gone;
+    }
+  } else if (phase_ == phase::open) {
+    if (const auto* open = std::get_if<method::connection_open>(&m)) {
+      on(*open);
+      return phase_ != phase::gone;
+    }
+  }
+  if (const auto* close = std::get_if<method::connection_close>(&m)) {
+    if (!requests_.empty()) {
+      stalled_ = true;
+      return false;
+    }
+    on(*close);
+    return false;
+  }
+  if (phase_ != phase::running) {
+    return refuse_connection(reply_code::command_invalid,
+                             "unexpected method " + std::string{method_name(m)} + " in the handshake",
+                             method_id_of(m));
+  }
+  if (std::holds_alternative<method::connection_update_secret>(m)) {
+    return refuse_connection(reply_code::not_implemented, "connection.update-secret is not supported yet",
+                             method_id_of(m));
+  }
+  return refuse_connection(reply_code::command_invalid,
+                           "unimplemented method " + std::string{method_name(m)} + " on channel 0", method_id_of(m));
+}
+
+void connection::on(const method::connection_start_ok& m) {
+  if (const auto properties = decode_table(m.client_properties)) {
+    if (const auto* found = properties->find("capabilities")) {
+      if (const auto* capabilities = as_table(*found)) {
+        const auto has = [&](std::string_view name) {
+          const auto* value = capabilities->find(name);
+          return value != nullptr && as_bool(*value).value_or(false);
+        };
+        wants_cancel_notify_ = has("consumer_cancel_notify");
+        wants_blocked_ = has("connection.blocked");
+        wants_failure_close_ = has("authentication_failure_close");
+      }
+    }
+  } else {
+    refuse_connection(reply_code::syntax_error, properties.error().text, id_of<method::connection_start_ok>);
+    return;
+  }
+  log_in(m.mechanism, m.response);
+}
+
+void connection::log_in(std::string_view mechanism, std::string_view response) {
+  std::string user, password;
+  bool understood = false;
+  if (mechanism == "PLAIN") {  // authorization id, user, password; a zero octet before each of the latter
+    const auto first = response.find('\0');
+    const auto second = first == std::string_view::npos ? first : response.find('\0', first + 1);
+    if (second != std::string_view::npos) {
+      user = response.substr(first + 1, second - first - 1);
+      password = response.substr(second + 1);
+      understood = true;
+    }
+  } else if (mechanism == "AMQPLAIN") {
+    if (const auto table = decode_table(std::as_bytes(std::span{response}))) {
+      const auto* login = table->find("LOGIN");
+      const auto* secret = table->find("PASSWORD");
+      if (login != nullptr && secret != nullptr) {
+        user = as_string(*login).value_or("");
+        password = as_string(*secret).value_or("");
+        understood = true;
+      }
+    }
+  } else {
+    refuse_connection(reply_code::command_invalid,
+                      "unknown authentication mechanism '" + std::string{mechanism.substr(0, 64)} + "'",
+                      id_of<method::connection_start_ok>);
+    return;
+  }
+  const auto verdict = understood ? server_.node.authenticate(user, password, from_loopback_) : broker::login::refused;
+  if (verdict == broker::login::accepted) {
+    user_ = user;
+    phase_ = phase::tune;
+    send(0, method::connection_tune{server_.settings.channel_max, server_.settings.frame_max,
+                                    static_cast<std::uint16_t>(server_.settings.heartbeat.count())});
+    return;
+  }
+  log(node_context::severity::warning,
+      "connection " + peer_ + ": login refused for user '" + user.substr(0, 64) + "'" +
+          (verdict == broker::login::loopback_only ? ", who may come in from this machine only" : ""));
+  if (wants_failure_close_) {  // [69]
+    refuse_connection(reply_code::access_refused, "Login was refused using authentication mechanism " +
+                                                      std::string{mechanism} +
+                                                      ". For details see the broker logfile.");
+    return;
+  }
+  phase_ = phase::closing;
+  arm_timer(failed_login_delay);
+}
+
+void connection::on(const method::connection_tune_ok& m) {
+  const auto& offered = server_.settings;
+  const auto about = id_of<method::connection_tune_ok>;
+  const auto too_high = [&](const char* what, std::uint64_t value, std::uint64_t limit) {
+    refuse_connection(reply_code::not_allowed,
+                      std::string{"negotiated "} + what + " = " + std::to_string(value) +
+                          " is higher than the maximum allowed value (" + std::to_string(limit) + ")",
+                      about);
+  };
+  // No limit is more than any limit: [72].
+  if (offered.channel_max != 0 && (m.channel_max == 0 || m.channel_max > offered.channel_max)) {
+    return too_high("channel_max", m.channel_max, offered.channel_max);
+  }
+  if (offered.frame_max != 0 && (m.frame_max == 0 || m.frame_max > offered.frame_max)) {
+    return too_high("frame_max", m.frame_max, offered.frame_max);
+  }
+  if (m.frame_max != 0 && m.frame_max < frame_min_size) {
+    refuse_connection(reply_code::not_allowed,
+                      "negotiated frame_max = " + std::to_string(m.frame_max) +
+                          " is lower than the minimum allowed value (" + std::to_string(frame_min_size) + ")",
+                      about);
+    return;
+  }
+  channel_max_ = m.channel_max;
+  frame_max_ = m.frame_max != 0 ? m.frame_max : server_.settings.frame_max;
+  heartbeat_ = std::chrono::seconds{m.heartbeat};
+  phase_ = phase::open;
+}
+
+void connection::on(const method::connection_open& m) {
+  vhost_ = server_.node.find_vhost(m.virtual_host);
+  if (!vhost_) {
+    refuse_connection(reply_code::not_allowed, "vhost " + std::string{m.virtual_host} + " not found",
+                      id_of<method::connection_open>);  // [70]
+    return;
+  }
+  snapshot_ = vhost_->snapshot();
+  phase_ = phase::running;
+  send(0, method::connection_open_ok{});
+  received_since_tick_ = true;
+  timer_.cancel();
+  if (heartbeat_.count() != 0) arm_timer(heartbeat_ / 2);
+  log(node_context::severity::debug, "connection " + peer_ + " opened by user '" + user_ + "'");
+}
+
+void connection::on(const method::connection_close&) {
+  if (!has_exclusive_) {
+    send(0, method::connection_close_ok{});
+    write_out();
+    if (phase_ != phase::gone) end("the client closed it");
+    return;
+  }
+  // Its exclusive queues are gone before the client may know that it is: [6].
+  auto& r = requests_.emplace_back();
+  r.token = ++last_token_;
+  r.about = id_of<method::connection_close>;
+  release_everything(r.token);
+  stalled_ = true;
+}
+
+// Every channel, every holder, and the exclusive queues. With a token, the vhost answers.
+void connection::release_everything(request_token token) {
+  for (auto& [number, c] : channels_) release(*c);
+  server_.channels.fetch_sub(channels_.size(), std::memory_order_relaxed);
+  channels_.clear();
+  send_parcels();
+  if (std::exchange(has_exclusive_, false) && vhost_) {
+    caf::anon_send(vhost_->handle, release_owner{token != 0 ? self_ : connection_actor{}, token, id_});
+  }
+}
+
+// --- channels -----------------------------------------------------------------------------------------------------
+
+channel* connection::find_channel(std::uint16_t number) {
+  const auto found = channels_.find(number);
+  return found == channels_.end() ? nullptr : found->second.get();
+}
+
+bool connection::on_channel_method(std::uint16_t number, const any_method& m) {
+  auto* c = find_channel(number);
+  if (c != nullptr && c->closing) {  // [73]
+    if (std::holds_alternative<method::channel_close_ok>(m)) {
+      channels_.erase(number);
+      server_.channels.fetch_sub(1, std::memory_order_relaxed);
+    } else if (std::holds_alternative<method::channel_close>(m)) {
+      send(number, method::channel_close_ok{});
+    }
+    return true;
+  }
+  if (std::holds_alternative<method::channel_open>(m)) {
+    if (c != nullptr) {
+      return refuse_connection(reply_code::channel_error, "second 'channel.open' seen", method_id_of(m));
+    }
+    if (channel_max_ != 0 && (number > channel_max_ || channels_.size() >= channel_max_)) {
+      return refuse_connection(reply_code::not_allowed,
+                               "number of channels opened (" + std::to_string(channels_.size()) +
+                                   ") has reached the negotiated channel_max (" + std::to_string(channel_max_) + ")",
+                               method_id_of(m));
+    }
+    on_channel_open(number);
+    return true;
+  }
+  if (c == nullptr) {
+    if (std::holds_alternative<method::channel_close_ok>(m)) return true;
+    return refuse_connection(reply_code::channel_error, "expected 'channel.open'", method_id_of(m));
+  }
+  return std::visit(
+      [&](const auto& typed) {
+        using method_type = std::remove_cvref_t<decltype(typed)>;
+        if constexpr (std::is_same_v<method_type, method::channel_close>) {
+          on_channel_close(*c);
+          return true;
+        } else if constexpr (requires { on(*c, typed); }) {
+          return on(*c, typed);
+        } else if constexpr (std::is_same_v<method_type, method::basic_cancel_ok> ||
+                             std::is_same_v<method_type, method::channel_flow_ok>) {
+          return true;  // [40]
+        } else if constexpr (method_type::class_id == 90) {
+          return refuse_connection(reply_code::not_implemented,
+                                   "transactions (" + std::string{method_type::name} + ") are not supported yet",
+                                   id_of<method_type>);
+        } else {
+          return refuse_connection(reply_code::command_invalid,
+                                   "unimplemented method " + std::string{method_type::name}, id_of<method_type>);
+        }
+      },
+      m);
+}
+
+void connection::on_channel_open(std::uint16_t number) {
+  auto made = std::make_unique<channel>();
+  made->number = number;
+  while (publishers_.contains(++last_incarnation_)) {
+  }
+  made->incarnation = last_incarnation_;
+  publishers_.emplace(made->incarnation, made.get());
+  channels_.emplace(number, std::move(made));
+  server_.channels.fetch_add(1, std::memory_order_relaxed);
+  send(number, method::channel_open_ok{});
+}
+
+void connection::on_channel_close(channel& c) {
+  const auto number = c.number;
+  release(c);
+  channels_.erase(number);
+  server_.channels.fetch_sub(1, std::memory_order_relaxed);
+  send(number, method::channel_close_ok{});
+}
+
+// What the channel holds goes back at once [51], its consumers end, and nobody waits for its publishes any more.
+void connection::release(channel& c) {
+  send_parcels();
+  std::unordered_map<mailbox_id, std::pair<queue_ptr, release_holders>> by_queue;
+  for (auto& h : c.holders) {
+    if (!h.in_use) continue;
+    auto& entry = by_queue[h.queue->id];
+    entry.first = h.queue;
+    entry.second.holders.push_back(h.id);
+    consumers_.erase(h.id);
+  }
+  for (auto& [id, entry] : by_queue) caf::anon_send(port_of(*entry.first).handle, std::move(entry.second));
+  c.holders.clear();
+  c.consumers.clear();
+  publishers_.erase(c.incarnation);
+  in_flight_ -= std::min(in_flight_, c.published.size());
+}
+
+// --- refusing -----------------------------------------------------------------------------------------------------
+
+bool connection::refuse(const channel& c, method_id about, const refusal& why) {
+  const auto code = code_of(why.why);
+  if (closes_connection(code)) return refuse_connection(code, why.text, about);
+  return refuse_channel(c.number, code, why.text, about);
+}
+
+// True: the connection goes on.
+bool connection::refuse_channel(std::uint16_t number, reply_code code, std::string_view why, method_id about) {
+  auto* c = find_channel(number);
+  if (c == nullptr || c->closing) return true;
+  log(node_context::severity::info, "connection " + peer_ + ", channel " + std::to_string(number) +
+                                        " closed: " + std::string{reply_name(code)} + " - " + std::string{why});
+  release(*c);
+  c->closing = true;
+  c->content = {};
+  const auto text = reply_text(code, why);
+  send(number, method::channel_close{code, text, about.class_, about.method});
+  return true;
+}
+
+bool connection::refuse_connection(reply_code code, std::string_view why, method_id about) {
+  log(node_context::severity::warning,
+      "connection " + peer_ + " closed: " + std::string{reply_name(code)} + " - " + std::string{why});
+  close_now(code, why, about);
+  return false;
+}
+
+// --- asking and being answered --------------------------------------------------------------------------------------
+
+connection::request& connection::ask(channel& c, method_id about, bool no_wait, bool topology) {
+  send_parcels();  // what was published or answered before takes effect before
+  auto& r = requests_.emplace_back();
+  r.token = ++last_token_;
+  r.channel = c.number;
+  r.about = about;
+  r.no_wait = no_wait;
+  r.topology = topology;
+  return r;
+}
+
+bool connection::ask_vhost(channel& c, method_id about, bool no_wait, decltype(topology_request::command) command) {
+  auto& r = ask(c, about, no_wait, true);
+  if (const auto* declare = std::get_if<posthorn::declare_queue>(&command)) r.name = declare->name;
+  caf::anon_send(vhost_->handle, topology_request{self_, r.token, std::move(command)});
+  return true;
+}
+
+void connection::on_reply(reply& message) {
+  const auto found = std::find_if(requests_.begin(), requests_.end(),
+                                  [&](const request& r) { return r.token == message.token; });
+  if (found == requests_.end()) return;
+  found->answered = std::move(message);
+  while (!requests_.empty() && requests_.front().answered) {
+    auto answered = std::move(*requests_.front().answered);
+    requests_.front().answered.reset();
+    if (phase_ == phase::gone) return;
+    if (!answer(requests_.front(), answered)) break;
+    if (requests_.empty()) break;
+    requests_.pop_front();
+  }
+}
+
+connection::parcel& connection::parcel_for(const queue_ptr& queue) {
+  if (parcel_count_ != 0 && parcels_[parcel_count_ - 1].queue->id == queue->id) return parcels_[parcel_count_ - 1];
+  const auto [found, added] = parcel_index_.try_emplace(queue->id, parcel_count_);
+  if (!added) return parcels_[found->second];
+  if (parcel_count_ == parcels_.size()) parcels_.emplace_back();
+  auto& p = parcels_[parcel_count_++];
+  p.queue = queue;
+  return p;
+}
+
+void connection::send_parcels() {
+  if (parcel_count_ == 0) return;
+  for (std::size_t i = 0; i < parcel_count_; ++i) {
+    auto& p = parcels_[i];
+    const auto& queue = port_of(*p.queue).handle;
+    if (!p.publishes.messages.empty()) {
+      p.publishes.from = self_;
+      p.publishes.by = id_;
+      caf::anon_send(queue, std::exchange(p.publishes, {}));
+    }
+    if (!p.answers.answers.empty() || !p.answers.grants.empty()) caf::anon_send(queue, std::exchange(p.answers, {}));
+    p.queue.reset();
+  }
+  parcel_count_ = 0;
+  parcel_index_.clear();
+}
+
+}  // namespace posthorn::amqp091

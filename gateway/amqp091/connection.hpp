@@ -1,0 +1,241 @@
+// One client's connection: its socket, the dialogue, and the actor by which queues reach it.
+//
+//   header --> start --> tune --> open --> running --on_close (the client)----------> gone
+//                                             |------refuse (an error, shutdown)--> closing --on_close_ok--> gone
+//   Each step is taken in connection.cpp by the handler of the method that ends it. From everywhere, a lost socket, a
+//   missed heartbeat or a handshake that takes too long leads to gone.
+//
+// Owns      the socket, its channels, and a `caf::actor_companion`, whose messages are handled on the I/O thread.
+// Receives  deliver, settled, reply, consumer_cancelled from queues and the vhost; close_connection, alarm_changed from
+//           the server
+// Sends     publish_batch, answer_held, consume, … to queues; topology_request, release_owner to the vhost
+// Order     Requests to the vhost may follow each other without waiting, so that pipelined declarations share commits.
+//           Anything else waits until all answers are there: a client sees its own requests take effect in order.
+// Limits    input: one chunk; publishes on their way: `in_flight_max`; output: what the consumers' credit allows. Beyond
+//           any of them the socket is not read.
+#pragma once
+
+#include "gateway/amqp091/channel.hpp"
+#include "gateway/amqp091/methods.hpp"
+#include "gateway/amqp091/server.hpp"
+
+#include <boost/asio.hpp>
+#include <caf/actor_companion.hpp>
+
+#include <atomic>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace posthorn::amqp091 {
+
+// What all connections of a server share.
+struct server_context {
+  broker& node;
+  server_settings settings;
+  std::string server_properties;  // field table, encoded without its length
+  std::atomic<std::uint64_t> connections{0}, channels{0};
+};
+
+// One thread and what its connections share. Touched by that thread only, but for `io`.
+struct io_worker {
+  boost::asio::io_context io{1};
+  std::vector<std::byte> chunk = std::vector<std::byte>(std::size_t{256} << 10);
+};
+
+class connection : public std::enable_shared_from_this<connection> {
+public:
+  // `on_gone` is called once, on the I/O thread, with the last that happens.
+  connection(server_context& server, io_worker& worker, boost::asio::ip::tcp::socket socket,
+             std::function<void(connection&)> on_gone);
+  ~connection();
+
+  void start();
+  // From any thread. Tells the client (320) and ends.
+  void shut_down();
+  void alarm(bool blocked, const std::string& reason);
+
+  [[nodiscard]] connection_id id() const noexcept { return id_; }
+
+private:
+  using tcp = boost::asio::ip::tcp;
+  using bytes = std::span<const std::byte>;
+  enum class phase : std::uint8_t { header, start, tune, open, running, closing, gone };
+
+  // An answer that the client waits for, and what it becomes.
+  struct request {
+    request_token token = 0;
+    std::uint16_t channel = 0;
+    method_id about;
+    bool no_wait = false;
+    bool topology = false;      // asked of the vhost
+    std::string name;           // queue or consumer tag
+    std::uint32_t holder = 0;
+    std::optional<reply> answered;  // and waits for those before it
+  };
+  // What a chunk has for one queue.
+  struct parcel {
+    queue_ptr queue;
+    publish_batch publishes;
+    answer_held answers;
+  };
+
+  // --- the socket: connection_io.cpp ---
+  void arm_read();
+  void on_readable(const boost::system::error_code& failed);
+  void consume_input(bytes chunk);
+  void resume_input();
+  std::size_t decode(bytes input);
+  [[nodiscard]] bool may_read() const noexcept;
+  void write_out();
+  void on_writable(const boost::system::error_code& failed);
+  void grant_credit();
+  void arm_timer(std::chrono::milliseconds after);
+  void on_timer();
+  void end(const std::string& why);
+  void drain_inbox();
+  void enter_inbox(caf::mailbox_element_ptr element);
+
+  // --- the dialogue: connection.cpp ---
+  bool on_frame(const frame& f);
+  bool on_method(std::uint16_t channel, bytes payload);
+  bool on_connection_method(const any_method& m);
+  void on(const method::connection_start_ok& m);
+  void on(const method::connection_tune_ok& m);
+  void on(const method::connection_open& m);
+  void on(const method::connection_close& m);
+  void log_in(std::string_view mechanism, std::string_view response);
+  bool on_channel_method(std::uint16_t number, const any_method& m);
+  void on_channel_open(std::uint16_t number);
+  void on_channel_close(channel& c);
+  // connection_methods.cpp; false when the connection is being closed
+  bool on(channel& c, const method::exchange_declare& m);
+  bool on(channel& c, const method::exchange_delete& m);
+  bool on(channel& c, const method::exchange_bind& m);
+  bool on(channel& c, const method::exchange_unbind& m);
+  bool on(channel& c, const method::queue_declare& m);
+  bool on(channel& c, const method::queue_bind& m);
+  bool on(channel& c, const method::queue_unbind& m);
+  bool on(channel& c, const method::queue_purge& m);
+  bool on(channel& c, const method::queue_delete& m);
+  bool on(channel& c, const method::basic_qos& m);
+  bool on(channel& c, const method::basic_consume& m);
+  bool on(channel& c, const method::basic_cancel& m);
+  bool on(channel& c, const method::basic_get& m);
+  bool on(channel& c, const method::basic_ack& m);
+  bool on(channel& c, const method::basic_nack& m);
+  bool on(channel& c, const method::basic_reject& m);
+  bool on(channel& c, const method::basic_recover& m);
+  bool on(channel& c, const method::basic_recover_async& m);
+  bool on(channel& c, const method::confirm_select& m);
+  bool on(channel& c, const method::channel_flow& m);
+  bool on(channel& c, const method::access_request& m);
+  bool recover(channel& c, bool requeue, method_id about);
+
+  // --- publishing: connection_publish.cpp ---
+  bool on_publish(channel& c, const method::basic_publish& m);
+  bool on_content_header(channel& c, bytes payload);
+  bool on_body(channel& c, bytes payload);
+  void on_message(channel& c);
+  void return_message(channel& c, const envelope& message);
+  void confirm(channel& c);
+  const std::vector<queue_ptr>& route(channel& c, const exchange_state& exchange, const envelope& message);
+
+  // --- asking and being answered ---
+  parcel& parcel_for(const queue_ptr& queue);
+  void send_parcels();
+  request& ask(channel& c, method_id about, bool no_wait, bool topology);
+  bool ask_vhost(channel& c, method_id about, bool no_wait, decltype(topology_request::command) command);
+  [[nodiscard]] bool must_wait(std::uint16_t number, const any_method& m) const;
+  void on_deliver(deliver& message);
+  void on_settled(const settled& message);
+  void on_reply(reply& message);
+  // False: the request goes on with another question.
+  bool answer(request& r, reply& message);
+  void on_consumer_cancelled(consumer_id id);
+  std::uint64_t enter_delivery(channel& c, std::uint32_t holder, const delivery& d);
+  void release(channel& c);
+  std::optional<queue_ptr> queue_for(channel& c, std::string_view name, method_id about);
+  std::optional<std::string> name_for(channel& c, std::string_view name, method_id about);
+  bool answer_deliveries(channel& c, std::uint64_t tag, bool multiple, outcome how, method_id about);
+  void drop_holder_if_idle(channel& c, std::uint32_t index);
+
+  // --- refusing ---
+  bool refuse(const channel& c, method_id about, const refusal& why);
+  bool refuse_channel(std::uint16_t number, reply_code code, std::string_view why, method_id about);
+  bool refuse_connection(reply_code code, std::string_view why, method_id about = {});
+
+  channel* find_channel(std::uint16_t number);
+  template <class Method>
+  void send(std::uint16_t number, const Method& m) {
+    encode(number, m, out_);
+  }
+  void release_everything(request_token token);
+  void close_now(reply_code code, std::string_view text, method_id about);
+  void log(node_context::severity level, const std::string& text) const;
+
+  // fixed after start
+  server_context& server_;
+  io_worker& worker_;
+  connection_id id_;
+  std::string peer_;  // address and port
+  bool from_loopback_ = false;
+  caf::actor companion_;
+  connection_actor self_;  // the same, as queues see it
+  std::function<void(connection&)> on_gone_;
+
+  tcp::socket socket_;
+  boost::asio::steady_timer timer_;
+  phase phase_ = phase::header;
+
+  // negotiated
+  std::uint32_t frame_max_ = 8192;  // until tune-ok
+  std::uint16_t channel_max_ = 0;
+  std::chrono::milliseconds heartbeat_{0};
+  bool wants_cancel_notify_ = false, wants_blocked_ = false, wants_failure_close_ = false;
+  std::string user_;
+  std::shared_ptr<vhost_port> vhost_;
+  topology_ptr snapshot_;  // of this chunk
+
+  std::unordered_map<std::uint16_t, std::unique_ptr<channel>> channels_;
+  std::unordered_map<std::uint16_t, channel*> publishers_;  // by incarnation
+  struct consumer_place {
+    channel* of = nullptr;
+    std::uint32_t holder = 0;
+  };
+  std::unordered_map<consumer_id, consumer_place> consumers_;
+  std::uint16_t last_incarnation_ = 0;
+  std::vector<consumer_id> owed_;  // consumers with credit_owed
+
+  std::deque<request> requests_;  // answered in their order
+  request_token last_token_ = 0;
+  bool has_exclusive_ = false;    // some queue may have to go with this connection
+  std::vector<parcel> parcels_;
+  std::size_t parcel_count_ = 0;
+  std::unordered_map<mailbox_id, std::size_t> parcel_index_;
+
+  std::string input_;  // what could not be decoded yet: the begin of a frame, or all behind a request
+  buffer out_;
+  std::size_t out_sent_ = 0;
+  bool reading_ = false, writing_ = false;
+  bool stalled_ = false;  // input waits for an answer
+  bool received_since_tick_ = false, sent_since_tick_ = false;
+  int silent_ticks_ = 0;
+
+  std::size_t in_flight_ = 0;  // bytes of publishes that some queue has not settled
+  bool in_flight_full_ = false;
+  bool has_published_ = false, blocked_ = false, blocked_told_ = false;
+  std::string blocked_reason_;
+
+  // From other threads: messages of the companion that wait for the I/O thread.
+  std::mutex inbox_mutex_;
+  std::vector<caf::mailbox_element_ptr> inbox_;
+  bool inbox_scheduled_ = false;
+};
+
+}  // namespace posthorn::amqp091

@@ -1,0 +1,324 @@
+// The socket of a connection: reading, writing, timers, and the messages of its actor.
+#include "gateway/amqp091/connection.hpp"
+
+namespace posthorn::amqp091 {
+
+namespace {
+
+// Output that the client does not read makes us stop reading its input, so that it cannot make us answer without end.
+constexpr std::size_t output_max = std::size_t{1} << 20;
+// A buffer that is empty at a tick gives back what it has beyond this.
+constexpr std::size_t idle_capacity_max = 4096;
+constexpr auto closing_patience = std::chrono::seconds{5};
+
+}  // namespace
+
+connection::connection(server_context& server, io_worker& worker, tcp::socket socket,
+                       std::function<void(connection&)> on_gone)
+    : server_{server},
+      worker_{worker},
+      id_{node_context::next_id<connection_id>(server.node.context().last_connection)},
+      on_gone_{std::move(on_gone)},
+      socket_{std::move(socket)},
+      timer_{worker.io} {}
+
+connection::~connection() = default;
+
+void connection::start() {
+  boost::system::error_code failed;
+  const auto remote = socket_.remote_endpoint(failed);
+  if (failed) return end("it was gone before it could be served");
+  peer_ = remote.address().to_string() + ":" + std::to_string(remote.port());
+  const auto address = remote.address();
+  from_loopback_ = address.is_loopback() ||
+                   (address.is_v6() && address.to_v6().is_v4_mapped() &&
+                    boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, address.to_v6()).is_loopback());
+  socket_.set_option(tcp::no_delay{true}, failed);
+  socket_.non_blocking(true, failed);
+
+  auto& system = server_.node.system();
+  companion_ = system.spawn<caf::actor_companion>();
+  self_ = caf::actor_cast<connection_actor>(companion_);
+  auto* companion = caf::actor_cast<caf::actor_companion*>(companion_);
+  companion->on_enqueue([weak = weak_from_this()](caf::mailbox_element_ptr element) {
+    if (const auto self = weak.lock()) self->enter_inbox(std::move(element));
+  });
+  companion->become(caf::message_handler{
+      [this](deliver& message) { on_deliver(message); },
+      [this](const settled& message) { on_settled(message); },
+      [this](reply& message) { on_reply(message); },
+      [this](const consumer_cancelled& message) { on_consumer_cancelled(message.consumer); },
+      [this](const close_connection& message) {
+        if (phase_ != phase::closing) close_now(reply_code::connection_forced, message.reason, {});
+      },
+      [this](const alarm_changed& message) {
+        blocked_reason_ = message.blocked ? message.reason : "";
+        const bool wait = message.blocked && has_published_;
+        if (wait && wants_blocked_ && !blocked_told_ && phase_ == phase::running) {
+          send(0, method::connection_blocked{blocked_reason_});
+          blocked_told_ = true;
+        } else if (!message.blocked && blocked_told_) {
+          send(0, method::connection_unblocked{});
+          blocked_told_ = false;
+        }
+        blocked_ = wait;
+      },
+  });
+  server_.connections.fetch_add(1, std::memory_order_relaxed);
+  server_.node.context().counters.connections_opened->inc();
+  if (server_.node.context().disk_low) blocked_reason_ = "low on disk";
+  arm_timer(server_.settings.handshake_timeout);
+  arm_read();
+}
+
+void connection::shut_down() { caf::anon_send(self_, close_connection{"broker forced connection closure with reason 'shutdown'"}); }
+
+void connection::alarm(bool blocked, const std::string& reason) { caf::anon_send(self_, alarm_changed{blocked, reason}); }
+
+// --- the actor's messages -----------------------------------------------------------------------------------------
+
+// On the sender's thread.
+void connection::enter_inbox(caf::mailbox_element_ptr element) {
+  {
+    const std::lock_guard guard{inbox_mutex_};
+    inbox_.push_back(std::move(element));
+    if (std::exchange(inbox_scheduled_, true)) return;
+  }
+  boost::asio::post(worker_.io, [self = shared_from_this()] { self->drain_inbox(); });
+}
+
+void connection::drain_inbox() {
+  std::vector<caf::mailbox_element_ptr> elements;
+  {
+    const std::lock_guard guard{inbox_mutex_};
+    elements.swap(inbox_);
+    inbox_scheduled_ = false;
+  }
+  if (!companion_) return;
+  const auto keep = companion_;
+  auto* companion = caf::actor_cast<caf::actor_companion*>(keep);
+  for (auto& element : elements) companion->activate(server_.node.system().dummy_execution_unit(), *element);
+  if (phase_ == phase::gone) return;
+  resume_input();
+}
+
+// --- reading ------------------------------------------------------------------------------------------------------
+
+bool connection::may_read() const noexcept {
+  return phase_ != phase::gone && !stalled_ && !in_flight_full_ && !blocked_ && out_.size() - out_sent_ < output_max;
+}
+
+void connection::arm_read() {
+  if (reading_ || !may_read()) return;
+  reading_ = true;
+  socket_.async_wait(tcp::socket::wait_read,
+                     [self = shared_from_this()](const auto& failed) { self->on_readable(failed); });
+}
+
+void connection::on_readable(const boost::system::error_code& failed) {
+  reading_ = false;
+  if (phase_ == phase::gone) return;
+  if (failed) return end(failed.message());
+  if (!may_read()) return;
+  boost::system::error_code error;
+  const auto size = socket_.read_some(boost::asio::buffer(worker_.chunk), error);
+  if (error == boost::asio::error::would_block) return arm_read();
+  if (error) return end(error == boost::asio::error::eof ? "the client closed the socket" : error.message());
+  received_since_tick_ = true;
+  consume_input({worker_.chunk.data(), size});
+}
+
+void connection::consume_input(bytes chunk) {
+  if (vhost_) snapshot_ = vhost_->snapshot();
+  if (input_.empty()) {
+    const auto used = decode(chunk);
+    if (phase_ == phase::gone) return;
+    if (used < chunk.size()) input_.assign(reinterpret_cast<const char*>(chunk.data()) + used, chunk.size() - used);
+  } else {
+    input_.append(reinterpret_cast<const char*>(chunk.data()), chunk.size());
+    const auto used = decode({reinterpret_cast<const std::byte*>(input_.data()), input_.size()});
+    if (phase_ == phase::gone) return;
+    input_.erase(0, used);
+  }
+  snapshot_.reset();
+  send_parcels();
+  write_out();
+  if (phase_ != phase::gone) arm_read();
+}
+
+// After anything that may let the input go on.
+void connection::resume_input() {
+  if (std::exchange(stalled_, false)) {
+    consume_input({});
+  } else {
+    send_parcels();
+    write_out();
+    if (phase_ != phase::gone) arm_read();
+  }
+}
+
+// How much of the input was used. The rest is the begin of a frame, or waits for an answer.
+std::size_t connection::decode(bytes input) {
+  std::size_t used = 0;
+  while (phase_ != phase::gone) {
+    const auto rest = input.subspan(used);
+    if (phase_ == phase::header) {
+      const auto status = parse_protocol_header(rest);
+      if (status == protocol_header_status::incomplete) break;
+      if (status == protocol_header_status::refused) {
+        out_.append(protocol_header.data(), protocol_header.size());  // [68]
+        write_out();
+        if (phase_ != phase::gone) end("its protocol header is not that of AMQP 0-9-1");
+        break;
+      }
+      used += protocol_header_size;
+      phase_ = phase::start;
+      send(0, method::connection_start{
+                  0, 9, std::as_bytes(std::span{server_.server_properties}), "PLAIN AMQPLAIN", "en_US"});
+      continue;
+    }
+    frame f;
+    const auto status = decode_frame(rest, frame_max_, f);
+    if (status == frame_status::incomplete) break;
+    if (status != frame_status::complete) {
+      if (phase_ == phase::closing) {
+        end("what follows its last frame is not AMQP");
+      } else {
+        refuse_connection(reply_code::frame_error, to_string(status));
+        // Nothing behind a broken frame can be understood, the answer to our close included.
+        write_out();
+        used = input.size();
+      }
+      break;
+    }
+    if (!on_frame(f)) {
+      if (stalled_) break;
+    }
+    used += f.size;
+  }
+  return phase_ == phase::gone ? input.size() : used;
+}
+
+// --- writing ------------------------------------------------------------------------------------------------------
+
+void connection::write_out() {
+  if (writing_ || phase_ == phase::gone) return;
+  while (out_sent_ < out_.size()) {
+    boost::system::error_code error;
+    const auto size =
+        socket_.write_some(boost::asio::buffer(out_.data() + out_sent_, out_.size() - out_sent_), error);
+    if (error == boost::asio::error::would_block) {
+      writing_ = true;
+      socket_.async_wait(tcp::socket::wait_write,
+                         [self = shared_from_this()](const auto& failed) { self->on_writable(failed); });
+      return;
+    }
+    if (error) return end(error.message());
+    sent_since_tick_ = true;
+    out_sent_ += size;
+  }
+  out_.clear();
+  out_sent_ = 0;
+  grant_credit();
+}
+
+void connection::on_writable(const boost::system::error_code& failed) {
+  writing_ = false;
+  if (phase_ == phase::gone) return;
+  if (failed) return end(failed.message());
+  write_out();
+  if (phase_ != phase::gone) arm_read();
+}
+
+// All that was delivered has gone to the socket: as much may follow.
+void connection::grant_credit() {
+  if (owed_.empty()) return;
+  std::size_t still_owed = 0;
+  for (const auto id : owed_) {
+    const auto found = consumers_.find(id);
+    if (found == consumers_.end()) continue;
+    auto& holder = found->second.of->holders[found->second.holder];
+    if (holder.credit_owed < holder.window / 4) {  // not worth a message yet
+      owed_[still_owed++] = id;
+      continue;
+    }
+    parcel_for(holder.queue).answers.grants.push_back({id, std::exchange(holder.credit_owed, 0)});
+  }
+  owed_.resize(still_owed);
+  send_parcels();
+}
+
+// --- time ---------------------------------------------------------------------------------------------------------
+
+void connection::arm_timer(std::chrono::milliseconds after) {
+  timer_.expires_after(after);
+  timer_.async_wait([weak = weak_from_this()](const auto& failed) {
+    if (failed) return;
+    if (const auto self = weak.lock()) self->on_timer();
+  });
+}
+
+void connection::on_timer() {
+  if (phase_ == phase::gone) return;
+  if (phase_ != phase::running) {
+    return end(phase_ == phase::closing ? "it did not answer our close in time"
+                                        : "the handshake was not finished in time");
+  }
+  if (heartbeat_.count() == 0) return;
+  // Twice per interval: [74].
+  const bool listening = may_read();  // while we do not read, silence says nothing
+  silent_ticks_ = std::exchange(received_since_tick_, false) || !listening ? 0 : silent_ticks_ + 1;
+  if (silent_ticks_ >= 5) return end("no heartbeat came for two intervals");
+  if (!std::exchange(sent_since_tick_, false) && !writing_) {
+    out_.append(heartbeat_frame.data(), heartbeat_frame.size());
+    write_out();
+    if (phase_ == phase::gone) return;
+    sent_since_tick_ = false;
+  }
+  if (out_.empty() && out_.capacity() > idle_capacity_max) out_.shrink_to_fit();
+  if (input_.empty() && input_.capacity() > idle_capacity_max) input_.shrink_to_fit();
+  arm_timer(heartbeat_ / 2);
+}
+
+// --- the end ------------------------------------------------------------------------------------------------------
+
+void connection::close_now(reply_code code, std::string_view text, method_id about) {
+  if (phase_ == phase::gone || phase_ == phase::closing) return;
+  const bool can_understand = phase_ != phase::header;
+  release_everything(0);
+  phase_ = phase::closing;
+  stalled_ = false;
+  if (can_understand) {
+    const auto full = reply_text(code, text);
+    send(0, method::connection_close{code, full, about.class_, about.method});
+  }
+  arm_timer(closing_patience);
+  write_out();
+  if (!can_understand && phase_ != phase::gone) end("the node stops");
+}
+
+void connection::end(const std::string& why) {
+  if (phase_ == phase::gone) return;
+  const bool expected = phase_ == phase::closing || phase_ == phase::header;
+  log(expected || phase_ == phase::running ? node_context::severity::debug : node_context::severity::info,
+      "connection " + peer_ + " ended: " + why);
+  release_everything(0);
+  phase_ = phase::gone;
+  boost::system::error_code ignored;
+  timer_.cancel();
+  socket_.shutdown(tcp::socket::shutdown_both, ignored);
+  socket_.close(ignored);
+  if (companion_) {
+    // The queues that monitor it put back what it held.
+    caf::anon_send_exit(companion_, caf::exit_reason::user_shutdown);
+    server_.connections.fetch_sub(1, std::memory_order_relaxed);
+    server_.node.context().counters.connections_closed->inc();
+  }
+  if (auto gone = std::exchange(on_gone_, nullptr)) gone(*this);
+}
+
+void connection::log(node_context::severity level, const std::string& text) const {
+  server_.node.context().log(level, text);
+}
+
+}  // namespace posthorn::amqp091

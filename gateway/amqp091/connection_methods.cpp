@@ -1,0 +1,458 @@
+// The methods of an open channel but for basic.publish, and how their answers and the deliveries leave.
+#include "gateway/amqp091/connection.hpp"
+
+#include <algorithm>
+#include <random>
+
+namespace posthorn::amqp091 {
+
+namespace {
+
+// Bytes that may be on their way to one consumer; less when a connection has many.
+constexpr std::int64_t window_max = std::int64_t{1} << 20;
+constexpr std::int64_t window_min = std::int64_t{32} << 10;
+constexpr std::int64_t window_all = std::int64_t{8} << 20;
+
+std::string as_text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// CR and LF are stripped from names: [9].
+std::string clean(std::string_view name) {
+  std::string out{name};
+  std::erase_if(out, [](char c) { return c == '\r' || c == '\n'; });
+  return out;
+}
+
+// A name that nobody has: 128 random bits in 22 characters.
+std::string generated(std::string_view prefix) {
+  static constexpr char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  std::string out{prefix};
+  for (int i = 0; i < 22; ++i) out += letters[random() & 63];
+  return out;
+}
+
+std::uint32_t as_count(std::uint64_t count) noexcept {
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(count, UINT32_MAX));
+}
+
+}  // namespace
+
+// An empty name is the queue that the channel declared last: [8].
+std::optional<std::string> connection::name_for(channel& c, std::string_view name, method_id about) {
+  auto out = name.empty() ? c.last_queue : clean(name);
+  if (!out.empty()) return out;
+  refuse_channel(c.number, reply_code::not_found, "no previously declared queue", about);
+  return std::nullopt;
+}
+
+std::optional<queue_ptr> connection::queue_for(channel& c, std::string_view name, method_id about) {
+  const auto full = name_for(c, name, about);
+  if (!full) return std::nullopt;
+  auto access = snapshot_->access_queue(*full, id_);
+  if (auto* refused = std::get_if<refusal>(&access)) {
+    refuse(c, about, *refused);
+    return std::nullopt;
+  }
+  return std::move(std::get<queue_ptr>(access));
+}
+
+// --- exchanges ----------------------------------------------------------------------------------------------------
+
+bool connection::on(channel& c, const method::exchange_declare& m) {
+  return ask_vhost(c, id_of<method::exchange_declare>, m.no_wait,
+                   declare_exchange{clean(m.exchange), std::string{m.type}, m.passive, m.durable, m.auto_delete,
+                                    m.internal, as_text(m.arguments)});
+}
+
+bool connection::on(channel& c, const method::exchange_delete& m) {
+  return ask_vhost(c, id_of<method::exchange_delete>, m.no_wait, delete_exchange{clean(m.exchange), m.if_unused});
+}
+
+bool connection::on(channel& c, const method::exchange_bind& m) {
+  return ask_vhost(c, id_of<method::exchange_bind>, m.no_wait,
+                   bind{{}, destination_kind::exchange, clean(m.source), clean(m.destination),
+                        std::string{m.routing_key}, as_text(m.arguments), id_});
+}
+
+bool connection::on(channel& c, const method::exchange_unbind& m) {
+  return ask_vhost(c, id_of<method::exchange_unbind>, m.no_wait,
+                   unbind{destination_kind::exchange, clean(m.source), clean(m.destination),
+                          std::string{m.routing_key}, as_text(m.arguments), id_});
+}
+
+// --- queues -------------------------------------------------------------------------------------------------------
+
+bool connection::on(channel& c, const method::queue_declare& m) {
+  constexpr auto about = id_of<method::queue_declare>;
+  if (m.passive) {  // [7]
+    const auto queue = queue_for(c, m.queue, about);
+    if (!queue) return phase_ == phase::running;
+    c.last_queue = (*queue)->name;
+    auto& r = ask(c, about, m.no_wait, false);
+    r.name = (*queue)->name;
+    caf::anon_send(port_of(**queue).handle, inspect_queue{self_, r.token});
+    return true;
+  }
+  const bool server_named = m.queue.empty();
+  auto name = server_named ? generated("amq.gen-") : clean(m.queue);
+  c.last_queue = name;
+  if (m.exclusive) has_exclusive_ = true;
+  posthorn::declare_queue command;
+  command.name = std::move(name);
+  command.durable = m.durable;
+  command.exclusive = m.exclusive;
+  command.auto_delete = m.auto_delete;
+  command.server_named = server_named;
+  command.arguments = as_text(m.arguments);
+  command.by = id_;
+  return ask_vhost(c, about, m.no_wait, std::move(command));
+}
+
+bool connection::on(channel& c, const method::queue_bind& m) {
+  constexpr auto about = id_of<method::queue_bind>;
+  auto queue = name_for(c, m.queue, about);
+  if (!queue) return phase_ == phase::running;
+  const bool by_name = m.queue.empty() && m.routing_key.empty();  // [8]
+  auto key = by_name ? *queue : std::string{m.routing_key};
+  return ask_vhost(c, about, m.no_wait,
+                   bind{{}, destination_kind::queue, clean(m.exchange), std::move(*queue), std::move(key),
+                        as_text(m.arguments), id_});
+}
+
+bool connection::on(channel& c, const method::queue_unbind& m) {
+  constexpr auto about = id_of<method::queue_unbind>;
+  auto queue = name_for(c, m.queue, about);
+  if (!queue) return phase_ == phase::running;
+  const bool by_name = m.queue.empty() && m.routing_key.empty();
+  auto key = by_name ? *queue : std::string{m.routing_key};
+  return ask_vhost(c, about, false,
+                   unbind{destination_kind::queue, clean(m.exchange), std::move(*queue), std::move(key),
+                          as_text(m.arguments), id_});
+}
+
+bool connection::on(channel& c, const method::queue_purge& m) {
+  constexpr auto about = id_of<method::queue_purge>;
+  const auto queue = queue_for(c, m.queue, about);
+  if (!queue) return phase_ == phase::running;
+  const auto& r = ask(c, about, m.no_wait, false);
+  caf::anon_send(port_of(**queue).handle, purge_queue{self_, r.token});
+  return true;
+}
+
+bool connection::on(channel& c, const method::queue_delete& m) {
+  constexpr auto about = id_of<method::queue_delete>;
+  const auto name = name_for(c, m.queue, about);
+  if (!name) return phase_ == phase::running;
+  if (snapshot_->find_queue(*name) == nullptr) {  // a success: [13]
+    if (!m.no_wait) send(c.number, method::queue_delete_ok{0});
+    return true;
+  }
+  const auto queue = queue_for(c, *name, about);
+  if (!queue) return phase_ == phase::running;
+  const auto& r = ask(c, about, m.no_wait, false);
+  caf::anon_send(port_of(**queue).handle, posthorn::delete_queue{self_, r.token, m.if_unused, m.if_empty});
+  return true;
+}
+
+// --- consumers ----------------------------------------------------------------------------------------------------
+
+bool connection::on(channel& c, const method::basic_qos& m) {
+  if (m.prefetch_size != 0) {  // [44]
+    return refuse_connection(reply_code::not_implemented,
+                             "prefetch_size!=0 (" + std::to_string(m.prefetch_size) + ")", id_of<method::basic_qos>);
+  }
+  c.prefetch = m.prefetch_count;  // of consumers that come later, whether global or not: [44]
+  send(c.number, method::basic_qos_ok{});
+  return true;
+}
+
+bool connection::on(channel& c, const method::basic_consume& m) {
+  constexpr auto about = id_of<method::basic_consume>;
+  const auto queue = queue_for(c, m.queue, about);
+  if (!queue) return phase_ == phase::running;
+  const auto arguments = decode_table(m.arguments);
+  if (!arguments) return refuse_connection(reply_code::syntax_error, arguments.error().text, about);
+  for (const auto* promise : {"x-priority", "x-stream-offset", "x-cancel-on-ha-failover"}) {
+    if (arguments->contains(promise) && std::string_view{promise} != "x-cancel-on-ha-failover") {
+      return refuse_channel(c.number, reply_code::precondition_failed,
+                            std::string{"invalid arg '"} + promise +
+                                "' for basic.consume: this version of Posthorn does not support it yet; consume "
+                                "without it",
+                            about);
+    }
+  }
+  auto tag = m.consumer_tag.empty() ? generated("amq.ctag-") : std::string{m.consumer_tag};
+  if (c.consumers.contains(tag)) {
+    return refuse_connection(reply_code::not_allowed, "attempt to reuse consumer tag '" + tag + "'", about);  // [37]
+  }
+  const auto index = c.add_holder();
+  auto& holder = c.holders[index];
+  holder.id = node_context::next_id<consumer_id>(server_.node.context().last_consumer);
+  holder.tag = tag;
+  holder.queue = *queue;
+  holder.no_ack = m.no_ack;
+  holder.consuming = true;
+  holder.window = std::clamp(window_all / static_cast<std::int64_t>(consumers_.size() + 1), window_min, window_max);
+  c.consumers.emplace(tag, index);
+  consumers_.emplace(holder.id, consumer_place{&c, index});
+  auto& r = ask(c, about, m.no_wait, false);
+  r.name = std::move(tag);
+  r.holder = index;
+  consumer_spec spec;
+  spec.id = holder.id;
+  spec.prefetch = m.no_ack ? 0 : c.prefetch;
+  spec.acknowledges = !m.no_ack;
+  spec.credit = holder.window;
+  caf::anon_send(port_of(**queue).handle, posthorn::consume{self_, id_, r.token, spec, m.exclusive});
+  return true;
+}
+
+bool connection::on(channel& c, const method::basic_cancel& m) {
+  const auto found = c.consumers.find(std::string{m.consumer_tag});
+  if (found == c.consumers.end()) {  // a success: [39]
+    if (!m.no_wait) send(c.number, method::basic_cancel_ok{m.consumer_tag});
+    return true;
+  }
+  auto& r = ask(c, id_of<method::basic_cancel>, m.no_wait, false);
+  r.name = found->first;
+  r.holder = found->second;
+  const auto& holder = c.holders[found->second];
+  caf::anon_send(port_of(*holder.queue).handle, posthorn::cancel_consumer{self_, r.token, holder.id});
+  return true;
+}
+
+bool connection::on(channel& c, const method::basic_get& m) {
+  constexpr auto about = id_of<method::basic_get>;
+  const auto queue = queue_for(c, m.queue, about);
+  if (!queue) return phase_ == phase::running;
+  // All that the channel fetches from one queue has one holder.
+  std::uint32_t index = 0;
+  for (; index < c.holders.size(); ++index) {
+    const auto& h = c.holders[index];
+    if (h.in_use && h.tag.empty() && h.queue->id == (*queue)->id) break;
+  }
+  if (index == c.holders.size()) {
+    index = c.add_holder();
+    auto& made = c.holders[index];
+    made.id = node_context::next_id<consumer_id>(server_.node.context().last_consumer);
+    made.queue = *queue;
+    consumers_.emplace(made.id, consumer_place{&c, index});
+  }
+  auto& r = ask(c, about, false, false);
+  r.holder = index;
+  r.no_wait = m.no_ack;  // no answer to the delivery is awaited
+  caf::anon_send(port_of(**queue).handle, fetch_message{self_, id_, r.token, c.holders[index].id, !m.no_ack});
+  return true;
+}
+
+void connection::drop_holder_if_idle(channel& c, std::uint32_t index) {
+  auto& h = c.holders[index];
+  if (!h.in_use || h.consuming || h.held_count != 0) return;
+  consumers_.erase(h.id);
+  h = {};
+}
+
+// --- answers of the client ----------------------------------------------------------------------------------------
+
+bool connection::answer_deliveries(channel& c, std::uint64_t tag, bool multiple, outcome how, method_id about) {
+  std::int64_t count = 0;
+  const bool known = c.delivered.answer(tag, multiple, [&](const delivery_ledger::entry& e) {
+    auto& holder = c.holders[e.holder];
+    --holder.held_count;
+    ++count;
+    auto& answers = parcel_for(holder.queue).answers.answers;
+    if (answers.empty() || answers.back().holder != holder.id || answers.back().how != how) {
+      answers.push_back({holder.id, how, {}});
+    }
+    auto& which = answers.back().which;
+    if (!which.empty() && which.back().last.value + 1 == e.at.value) {
+      which.back().last = e.at;
+    } else {
+      which.push_back({e.at, e.at});
+    }
+    drop_holder_if_idle(c, e.holder);
+  });
+  if (!known) {
+    return refuse_channel(c.number, reply_code::precondition_failed, "unknown delivery tag " + std::to_string(tag),
+                          about);  // [41]
+  }
+  if (how != outcome::returned) server_.node.context().counters.acknowledged->inc(count);
+  return true;
+}
+
+bool connection::on(channel& c, const method::basic_ack& m) {
+  return answer_deliveries(c, m.delivery_tag, m.multiple, outcome::acknowledged, id_of<method::basic_ack>);
+}
+
+bool connection::on(channel& c, const method::basic_nack& m) {
+  return answer_deliveries(c, m.delivery_tag, m.multiple, m.requeue ? outcome::returned : outcome::rejected,
+                           id_of<method::basic_nack>);
+}
+
+bool connection::on(channel& c, const method::basic_reject& m) {
+  return answer_deliveries(c, m.delivery_tag, false, m.requeue ? outcome::returned : outcome::rejected,
+                           id_of<method::basic_reject>);
+}
+
+bool connection::recover(channel& c, bool requeue, method_id about) {
+  if (!requeue) return refuse_connection(reply_code::not_implemented, "requeue=false", about);  // [45]
+  answer_deliveries(c, 0, true, outcome::returned, about);
+  return true;
+}
+
+bool connection::on(channel& c, const method::basic_recover& m) {
+  if (!recover(c, m.requeue, id_of<method::basic_recover>)) return false;
+  send(c.number, method::basic_recover_ok{});
+  return true;
+}
+
+bool connection::on(channel& c, const method::basic_recover_async& m) {
+  return recover(c, m.requeue, id_of<method::basic_recover_async>);
+}
+
+// --- the rest -----------------------------------------------------------------------------------------------------
+
+bool connection::on(channel& c, const method::confirm_select& m) {
+  if (!c.confirming) {
+    c.confirming = true;
+    c.confirm_base = c.published.last();
+  }
+  if (!m.no_wait) send(c.number, method::confirm_select_ok{});
+  return true;
+}
+
+bool connection::on(channel& c, const method::channel_flow& m) {
+  if (!m.active) return refuse_connection(reply_code::not_implemented, "active=false", id_of<method::channel_flow>);
+  send(c.number, method::channel_flow_ok{true});
+  return true;
+}
+
+bool connection::on(channel& c, const method::access_request&) {
+  send(c.number, method::access_request_ok{1});  // [23]
+  return true;
+}
+
+// --- what queues and the vhost answer -----------------------------------------------------------------------------
+
+bool connection::answer(request& r, reply& message) {
+  if (r.about == id_of<method::connection_close>) {
+    send(0, method::connection_close_ok{});
+    write_out();
+    if (phase_ != phase::gone) end("the client closed it");
+    return true;
+  }
+  auto* c = find_channel(r.channel);
+  if (c == nullptr || c->closing) return true;
+  if (auto* refused = std::get_if<refusal>(&message.what)) {
+    if (r.about == id_of<method::basic_consume>) {
+      auto& holder = c->holders[r.holder];
+      holder.consuming = false;
+      c->consumers.erase(r.name);
+      drop_holder_if_idle(*c, r.holder);
+    }
+    refuse(*c, r.about, *refused);
+    return true;
+  }
+  const auto answer_with = [&](const auto& ok) {
+    if (!r.no_wait) send(r.channel, ok);
+    return true;
+  };
+  switch (packed(r.about)) {
+    case packed(id_of<method::exchange_declare>): return answer_with(method::exchange_declare_ok{});
+    case packed(id_of<method::exchange_delete>): return answer_with(method::exchange_delete_ok{});
+    case packed(id_of<method::exchange_bind>): return answer_with(method::exchange_bind_ok{});
+    case packed(id_of<method::exchange_unbind>): return answer_with(method::exchange_unbind_ok{});
+    case packed(id_of<method::queue_bind>): return answer_with(method::queue_bind_ok{});
+    case packed(id_of<method::queue_unbind>): return answer_with(method::queue_unbind_ok{});
+    case packed(id_of<method::queue_declare>): {
+      if (const auto* declared = std::get_if<queue_declared>(&message.what)) {
+        if (declared->created || declared->queue == nullptr || r.no_wait) {
+          return answer_with(method::queue_declare_ok{r.name, 0, 0});
+        }
+        // It was there before: how many messages and consumers it has, only it knows.
+        r.token = ++last_token_;
+        r.topology = false;
+        caf::anon_send(port_of(*declared->queue).handle, inspect_queue{self_, r.token});
+        return false;
+      }
+      const auto& counts = std::get<queue_counts>(message.what);
+      return answer_with(method::queue_declare_ok{r.name, as_count(counts.ready), as_count(counts.consumers)});
+    }
+    case packed(id_of<method::queue_purge>):
+      return answer_with(method::queue_purge_ok{as_count(std::get<messages_removed>(message.what).count)});
+    case packed(id_of<method::queue_delete>):
+      return answer_with(method::queue_delete_ok{as_count(std::get<messages_removed>(message.what).count)});
+    case packed(id_of<method::basic_consume>): return answer_with(method::basic_consume_ok{r.name});
+    case packed(id_of<method::basic_cancel>): {
+      c->holders[r.holder].consuming = false;
+      c->consumers.erase(r.name);
+      drop_holder_if_idle(*c, r.holder);
+      return answer_with(method::basic_cancel_ok{r.name});
+    }
+    case packed(id_of<method::basic_get>): {
+      auto& answer = std::get<fetched>(message.what);
+      if (!answer.message) {
+        drop_holder_if_idle(*c, r.holder);
+        send(r.channel, method::basic_get_empty{});
+        return true;
+      }
+      const auto& m = *answer.message->message;
+      c->holders[r.holder].no_ack = r.no_wait;
+      const auto tag = enter_delivery(*c, r.holder, *answer.message);
+      encode_with_content(r.channel,
+                          method::basic_get_ok{tag, answer.message->redelivered, m.exchange(), m.routing_key(),
+                                               as_count(answer.remaining)},
+                          m.properties(), m.body(), frame_max_, out_);
+      drop_holder_if_idle(*c, r.holder);
+      return true;
+    }
+    default: return true;
+  }
+}
+
+std::uint64_t connection::enter_delivery(channel& c, std::uint32_t index, const delivery& d) {
+  auto& holder = c.holders[index];
+  if (holder.no_ack) return c.delivered.pass();
+  ++holder.held_count;
+  return c.delivered.enter(index, d.at);
+}
+
+void connection::on_deliver(deliver& message) {
+  if (phase_ != phase::running) return;
+  consumer_id last{};
+  consumer_place place;
+  for (auto& d : message.deliveries) {
+    if (d.to != last || place.of == nullptr) {
+      const auto found = consumers_.find(d.to);
+      // Its channel was closed: the queue puts the message back when it hears of that.
+      if (found == consumers_.end()) continue;
+      last = d.to;
+      place = found->second;
+    }
+    auto& c = *place.of;
+    auto& holder = c.holders[place.holder];
+    const auto tag = enter_delivery(c, place.holder, d);
+    const auto& m = *d.message;
+    encode_deliver(c.number, {holder.tag, tag, d.redelivered, m.exchange(), m.routing_key()}, m.properties(), m.body(),
+                   frame_max_, out_);
+    if (holder.credit_owed == 0) owed_.push_back(holder.id);
+    holder.credit_owed += static_cast<std::int64_t>(m.footprint());
+  }
+}
+
+// The queue is gone, and the consumer with it: [40].
+void connection::on_consumer_cancelled(consumer_id id) {
+  const auto found = consumers_.find(id);
+  if (found == consumers_.end()) return;
+  auto& c = *found->second.of;
+  const auto index = found->second.holder;
+  auto& holder = c.holders[index];
+  holder.consuming = false;
+  c.consumers.erase(holder.tag);
+  if (wants_cancel_notify_) send(c.number, method::basic_cancel{holder.tag, true});
+  drop_holder_if_idle(c, index);
+}
+
+}  // namespace posthorn::amqp091

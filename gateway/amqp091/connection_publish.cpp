@@ -1,0 +1,198 @@
+// A message's way in: method, content header, body, routing, and the confirm at the end.
+#include "gateway/amqp091/connection.hpp"
+
+#include "mailbox/properties.hpp"
+
+#include <algorithm>
+#include <charconv>
+
+namespace posthorn::amqp091 {
+
+namespace {
+
+// Publishes that the queues have not settled yet may take this much memory. Beyond it the socket is not read until half
+// of it is free again.
+constexpr std::size_t in_flight_max = std::size_t{16} << 20;
+
+constexpr std::uint8_t persistent_mode = 2;
+
+bool is_milliseconds(std::string_view text) noexcept {
+  std::uint64_t value = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return failed == std::errc{} && end == text.data() + text.size();
+}
+
+}  // namespace
+
+bool connection::on_publish(channel& c, const method::basic_publish& m) {
+  if (!requests_.empty()) {
+    stalled_ = true;
+    return false;
+  }
+  if (m.immediate) {
+    return refuse_connection(reply_code::not_implemented, "immediate=true", id_of<method::basic_publish>);  // [23]
+  }
+  auto& content = c.content;
+  content.exchange = m.exchange;
+  content.routing_key = m.routing_key;
+  content.mandatory = m.mandatory;
+  content.expected = content_in_progress::part::header;
+  return true;
+}
+
+bool connection::on_content_header(channel& c, bytes payload) {
+  using part = content_in_progress::part;
+  constexpr auto about = id_of<method::basic_publish>;
+  auto& content = c.content;
+  if (content.expected != part::header) {
+    return refuse_connection(reply_code::unexpected_frame,
+                             content.expected == part::none
+                                 ? "expected method frame, got non method frame instead"
+                                 : "expected content body, got non content body frame instead",
+                             about);
+  }
+  content_header header;
+  if (!decode_content_header(payload, header)) {
+    return refuse_connection(reply_code::syntax_error, "a content header that cannot be decoded", about);
+  }
+  if (header.class_id != method::basic_publish::class_id) {
+    return refuse_connection(reply_code::unexpected_frame,
+                             "expected content header for class 60, got one for class " +
+                                 std::to_string(header.class_id) + " instead",
+                             about);
+  }
+  if (const auto valid = check_properties(header.properties); !valid) {
+    return refuse_connection(reply_code::syntax_error, valid.error().text, about);
+  }
+  if (header.body_size > server_.settings.message_size_max) {  // [30]
+    return refuse_channel(c.number, reply_code::precondition_failed,
+                          "message size " + std::to_string(header.body_size) +
+                              " is larger than configured max size " +
+                              std::to_string(server_.settings.message_size_max),
+                          about);
+  }
+  if (const auto user = user_id_of(header.properties); user && !user->empty() && *user != user_) {  // [28]
+    return refuse_channel(c.number, reply_code::precondition_failed,
+                          "user_id property set to '" + std::string{*user} + "' but authenticated user was '" +
+                              user_ + "'",
+                          about);
+  }
+  if (const auto expiration = expiration_of(header.properties); expiration && !is_milliseconds(*expiration)) {  // [29]
+    return refuse_channel(c.number, reply_code::precondition_failed,
+                          "invalid expiration '" + std::string{*expiration} + "': not a number of milliseconds", about);
+  }
+  content.builder = envelope_builder{content.exchange, content.routing_key, header.properties,
+                                     delivery_mode_of(header.properties) == persistent_mode, header.body_size};
+  content.expected = part::body;
+  if (header.body_size == 0) on_message(c);  // [33]
+  return phase_ == phase::running;
+}
+
+bool connection::on_body(channel& c, bytes payload) {
+  constexpr auto about = id_of<method::basic_publish>;
+  auto& content = c.content;
+  if (content.expected != content_in_progress::part::body) {
+    return refuse_connection(reply_code::unexpected_frame,
+                             content.expected == content_in_progress::part::none
+                                 ? "expected method frame, got non method frame instead"
+                                 : "expected content header for class 60, got non content header frame instead",
+                             about);
+  }
+  if (payload.size() > content.builder.body_missing()) {
+    return refuse_connection(reply_code::frame_error, "a body that is larger than its header said", about);
+  }
+  content.builder.append_body(payload);
+  if (content.builder.body_missing() == 0) on_message(c);
+  return phase_ == phase::running;
+}
+
+void connection::on_message(channel& c) {
+  auto& content = c.content;
+  content.expected = content_in_progress::part::none;
+  const auto message = content.builder.finish();
+  constexpr auto about = id_of<method::basic_publish>;
+  const exchange_state* exchange = nullptr;
+  if (!content.exchange.empty() || c.route.snapshot != snapshot_.get()) {
+    exchange = snapshot_->find_exchange(content.exchange);
+    if (exchange == nullptr) {  // [21]
+      refuse_channel(c.number, reply_code::not_found,
+                     "no exchange '" + content.exchange + "' in vhost '" + vhost_->name() + "'", about);
+      return;
+    }
+    if (exchange->definition.internal) {  // [22]
+      refuse_channel(c.number, reply_code::access_refused,
+                     "cannot publish to internal exchange '" + content.exchange + "' in vhost '" + vhost_->name() + "'",
+                     about);
+      return;
+    }
+  } else {
+    exchange = snapshot_->find_exchange("");
+  }
+  if (!std::exchange(has_published_, true) && !blocked_reason_.empty()) {
+    // The first publish of this connection, and no room for it: [75].
+    if (wants_blocked_ && !std::exchange(blocked_told_, true)) send(0, method::connection_blocked{blocked_reason_});
+    blocked_ = true;
+  }
+  const auto& queues = route(c, *exchange, *message);
+  const auto number = c.published.enter(static_cast<std::uint32_t>(queues.size()), message->footprint());
+  if (queues.empty()) {
+    server_.node.context().counters.unroutable->inc();
+    if (content.mandatory) return_message(c, *message);  // before the confirm: [24]
+    confirm(c);
+    return;
+  }
+  in_flight_ += message->footprint();
+  if (in_flight_ > in_flight_max) in_flight_full_ = true;
+  const publisher_id from{(id_.value << 16) | c.incarnation};
+  for (const auto& queue : queues) parcel_for(queue).publishes.messages.push_back({message, from, number});
+}
+
+const std::vector<queue_ptr>& connection::route(channel& c, const exchange_state& exchange, const envelope& message) {
+  auto& cache = c.route;
+  // A headers exchange looks at more than the names.
+  const bool same = cache.snapshot == snapshot_.get() && cache.routing_key == message.routing_key() &&
+                    cache.exchange == message.exchange();
+  if (same) return cache.queues;
+  cache.queues.clear();
+  snapshot_->route(exchange, message.routing_key(), message.properties(), cache.queues);
+  std::erase_if(cache.queues, [](const queue_ptr& queue) { return queue->port == nullptr; });
+  const bool names_decide = exchange.definition.type == exchange_type::direct ||
+                            exchange.definition.type == exchange_type::topic ||
+                            (exchange.definition.type == exchange_type::fanout && exchange.alternate.empty());
+  const bool leads_on = !names_decide || exchange.leads_to_exchanges || !exchange.alternate.empty();
+  cache.snapshot = leads_on ? nullptr : snapshot_.get();
+  cache.exchange = message.exchange();
+  cache.routing_key = message.routing_key();
+  return cache.queues;
+}
+
+void connection::return_message(channel& c, const envelope& message) {
+  encode_with_content(c.number,
+                      method::basic_return{reply_code::no_route, "NO_ROUTE", message.exchange(), message.routing_key()},
+                      message.properties(), message.body(), frame_max_, out_);
+}
+
+void connection::on_settled(const settled& message) {
+  for (const auto& s : message.settlements) {
+    const auto found = publishers_.find(static_cast<std::uint16_t>(s.by.value & 0xffff));
+    if (found == publishers_.end()) continue;  // its channel is closed, and its bytes were taken off then
+    auto& c = *found->second;
+    in_flight_ -= std::min(in_flight_, c.published.settle(s.first, s.last));
+    confirm(c);
+  }
+  if (in_flight_full_ && in_flight_ <= in_flight_max / 2) in_flight_full_ = false;
+}
+
+// One confirm for all that can be confirmed, in the order of the publishes: it never covers what is not safe [25].
+void connection::confirm(channel& c) {
+  if (!c.confirming || c.closing) return;
+  const auto answered = c.published.answered();
+  if (answered <= c.confirm_base) return;
+  const auto tag = answered - c.confirm_base;
+  if (tag <= c.confirmed) return;
+  server_.node.context().counters.confirmed->inc(static_cast<std::int64_t>(tag - c.confirmed));
+  send(c.number, method::basic_ack{tag, tag - c.confirmed > 1});
+  c.confirmed = tag;
+}
+
+}  // namespace posthorn::amqp091

@@ -1,0 +1,124 @@
+// What a channel has to remember of messages that are on their way: publishes that the broker has not answered for, and
+// deliveries that the client has not.
+//
+// Threads   plain values; each belongs to its connection's thread.
+#pragma once
+
+#include "mailbox/ids.hpp"
+#include "mailbox/ring.hpp"
+
+#include <cstdint>
+#include <optional>
+
+namespace posthorn::amqp091 {
+
+// Publishes are numbered from 1, and answered for when every queue that they went to has settled them. Confirms are
+// given in that order, as one `multiple` for all that can be confirmed, so that one never covers what is not safe: [25].
+class publish_ledger {
+public:
+  // Enters the next publish and gives its number. `targets` queues will settle it; it takes `size` bytes of memory.
+  std::uint64_t enter(std::uint32_t targets, std::size_t size) {
+    const auto number = first_ + open_.size();
+    if (targets == 0 && open_.empty()) {
+      first_ = number + 1;  // answered at once
+    } else {
+      open_.push_back({targets, static_cast<std::uint32_t>(size)});
+      size_ += size;
+    }
+    last_ = number;
+    return number;
+  }
+
+  // One queue has settled these. Numbers that are not open are ignored. Gives the bytes that are no longer on their way.
+  std::size_t settle(std::uint64_t first, std::uint64_t last) {
+    std::size_t freed = 0;
+    for (auto n = first < first_ ? first_ : first; n <= last && n - first_ < open_.size(); ++n) {
+      auto& e = open_[n - first_];
+      if (e.targets == 0) continue;
+      if (--e.targets == 0) freed += e.size;
+    }
+    while (!open_.empty() && open_.front().targets == 0) {
+      open_.pop_front();
+      ++first_;
+    }
+    size_ -= freed;
+    return freed;
+  }
+
+  // All up to this number are answered for.
+  [[nodiscard]] std::uint64_t answered() const noexcept { return first_ - 1; }
+  [[nodiscard]] std::uint64_t last() const noexcept { return last_; }
+  // Bytes of publishes that are on their way to some queue.
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+private:
+  struct entry {
+    std::uint32_t targets = 0;
+    std::uint32_t size = 0;
+  };
+  ring<entry> open_;
+  std::uint64_t first_ = 1, last_ = 0;
+  std::size_t size_ = 0;
+};
+
+// Deliveries are tagged from 1, without gaps, and a tag is never used again [41].
+class delivery_ledger {
+public:
+  struct entry {
+    std::uint32_t holder = 0;  // index of the channel's holder
+    bool open = false;
+    sequence at{};
+  };
+
+  // The tag of a delivery that wants no answer.
+  std::uint64_t pass() {
+    if (open_.empty()) return first_++;
+    open_.push_back({});
+    return first_ + open_.size() - 1;
+  }
+  std::uint64_t enter(std::uint32_t holder, sequence at) {
+    open_.push_back({holder, true, at});
+    return first_ + open_.size() - 1;
+  }
+
+  // Calls `take(entry)` for what the client answers; false if it may not: an unknown tag, or one answered before [41].
+  template <class Take>
+  bool answer(std::uint64_t tag, bool multiple, Take&& take) {
+    if (tag == 0) {
+      if (!multiple) return false;
+      return answer_up_to(first_ + open_.size(), take);
+    }
+    if (tag < first_ || tag - first_ >= open_.size() || !open_[tag - first_].open) return false;
+    if (multiple) return answer_up_to(tag + 1, take);
+    auto& e = open_[tag - first_];
+    e.open = false;
+    take(e);
+    drop_answered();
+    return true;
+  }
+
+  [[nodiscard]] bool empty() const noexcept { return open_.empty(); }
+
+private:
+  template <class Take>
+  bool answer_up_to(std::uint64_t end, Take& take) {
+    while (first_ < end && !open_.empty()) {
+      if (open_.front().open) take(open_.front());
+      open_.pop_front();
+      ++first_;
+    }
+    drop_answered();
+    return true;
+  }
+  void drop_answered() {
+    while (!open_.empty() && !open_.front().open) {
+      open_.pop_front();
+      ++first_;
+    }
+  }
+
+  ring<entry> open_;
+  std::uint64_t first_ = 1;
+};
+
+}  // namespace posthorn::amqp091

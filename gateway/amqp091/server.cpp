@@ -1,0 +1,194 @@
+#include "gateway/amqp091/server.hpp"
+
+#include "gateway/amqp091/connection.hpp"
+
+#include <algorithm>
+#include <condition_variable>
+#include <thread>
+
+namespace posthorn::amqp091 {
+
+namespace {
+
+using boost::asio::ip::tcp;
+
+std::string make_server_properties(const std::string& node_name, const std::string& version) {
+  field_table capabilities;
+  for (const auto* name : {"publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify",
+                           "connection.blocked", "authentication_failure_close", "per_consumer_qos"}) {
+    capabilities.add(name, field_value::of_bool(true));
+  }
+  field_table properties;
+  properties.add("capabilities", field_value::of_table(std::move(capabilities)));
+  properties.add("cluster_name", field_value::of_string(node_name));
+  properties.add("copyright", field_value::of_string("Posthorn contributors"));
+  properties.add("information", field_value::of_string("Licensed under the BSD 3-Clause License"));
+  properties.add("platform", field_value::of_string("C++"));
+  properties.add("product", field_value::of_string("Posthorn"));
+  properties.add("version", field_value::of_string(version));
+  std::string out;
+  encode_table(properties, out);
+  return out.substr(4);
+}
+
+// Accepting fails when the process has no descriptors left; trying again at once would keep a core busy.
+constexpr auto accept_retry_delay = std::chrono::milliseconds{100};
+
+}  // namespace
+
+struct server::impl {
+  impl(broker& node, const server_settings& settings)
+      : context{node, settings, make_server_properties(node.node_name(), settings.version)}, retry{acceptor_io} {}
+
+  server_context context;
+
+  struct worker {
+    io_worker shared;
+    boost::asio::executor_work_guard<boost::asio::io_context::executor_type> guard{shared.io.get_executor()};
+    std::thread thread;
+    std::unordered_map<connection*, std::shared_ptr<connection>> connections;  // touched by the thread only
+  };
+  std::vector<std::unique_ptr<worker>> workers;
+  std::size_t next_worker = 0;
+
+  boost::asio::io_context acceptor_io{1};
+  std::vector<tcp::acceptor> acceptors;
+  boost::asio::steady_timer retry;
+  std::thread acceptor_thread;
+  std::uint16_t port = 0;
+
+  std::mutex gone_mutex;
+  std::condition_variable gone;
+
+  boost::system::error_code open(const tcp::endpoint& at, bool dual_stack) {
+    boost::system::error_code failed;
+    tcp::acceptor acceptor{acceptor_io};
+    acceptor.open(at.protocol(), failed);
+    if (failed) return failed;
+    acceptor.set_option(tcp::acceptor::reuse_address{true}, failed);
+    if (at.protocol() == tcp::v6()) acceptor.set_option(boost::asio::ip::v6_only{!dual_stack}, failed);
+    if (failed) return failed;
+    acceptor.bind(at, failed);
+    if (failed) return failed;
+    acceptor.listen(4096, failed);
+    if (failed) return failed;
+    port = acceptor.local_endpoint().port();
+    acceptors.push_back(std::move(acceptor));
+    return {};
+  }
+
+  void accept(tcp::acceptor& acceptor) {
+    auto& w = *workers[next_worker++ % workers.size()];
+    acceptor.async_accept(w.shared.io, [this, &acceptor, &w](const boost::system::error_code& failed,
+                                                             tcp::socket socket) {
+      if (failed == boost::asio::error::operation_aborted) return;
+      if (failed) {
+        context.node.context().log(node_context::severity::warning,
+                                   "cannot accept a connection: " + failed.message());
+        retry.expires_after(accept_retry_delay);
+        retry.async_wait([this, &acceptor](const auto& cancelled) {
+          if (!cancelled) accept(acceptor);
+        });
+        return;
+      }
+      const auto limit = context.settings.connection_max;
+      if (limit != 0 && context.connections.load(std::memory_order_relaxed) >= limit) {
+        context.node.context().log(node_context::severity::warning,
+                                   "a connection was refused: amqp.connection_max (" + std::to_string(limit) +
+                                       ") is reached");
+        boost::system::error_code ignored;
+        socket.close(ignored);
+      } else {
+        boost::asio::post(w.shared.io, [this, &w, s = std::move(socket)]() mutable {
+          auto made = std::make_shared<connection>(context, w.shared, std::move(s),
+                                                   [this, &w](connection& c) { on_gone(w, c); });
+          w.connections.emplace(made.get(), made);
+          made->start();
+        });
+      }
+      accept(acceptor);
+    });
+  }
+
+  void on_gone(worker& w, connection& c) {
+    // Not now: its own functions are still on the stack.
+    boost::asio::post(w.shared.io, [this, &w, key = &c] {
+      w.connections.erase(key);
+      const std::lock_guard guard{gone_mutex};
+      gone.notify_all();
+    });
+  }
+
+  template <class Visit>
+  void each_connection(Visit visit) {
+    for (auto& w : workers) {
+      boost::asio::post(w->shared.io, [worker = w.get(), visit] {
+        for (auto& [key, c] : worker->connections) visit(*c);
+      });
+    }
+  }
+};
+
+result<std::unique_ptr<server>> server::listen(broker& node, const server_settings& settings) {
+  auto made = std::make_unique<impl>(node, settings);
+  const auto address = settings.host + ":" + std::to_string(settings.port);
+  boost::system::error_code failed;
+  if (settings.host == "*") {
+    failed = made->open({tcp::v6(), settings.port}, true);
+    // A machine without IPv6.
+    if (failed == boost::asio::error::address_family_not_supported) failed = made->open({tcp::v4(), settings.port}, false);
+  } else {
+    tcp::resolver resolver{made->acceptor_io};
+    const auto found = resolver.resolve(settings.host, std::to_string(settings.port), tcp::resolver::passive, failed);
+    if (!failed) {
+      for (const auto& entry : found) {
+        failed = made->open(entry.endpoint(), false);
+        if (failed) break;
+      }
+    }
+  }
+  if (failed) {
+    return refused("cannot listen for AMQP on " + address + ": " + failed.message() +
+                   "; stop what uses the port, or choose another one with --amqp HOST:PORT");
+  }
+  const unsigned threads =
+      settings.threads != 0 ? settings.threads : std::max(1U, std::thread::hardware_concurrency() / 2);
+  for (unsigned i = 0; i < threads; ++i) made->workers.push_back(std::make_unique<impl::worker>());
+  for (auto& w : made->workers) w->thread = std::thread{[io = &w->shared.io] { io->run(); }};
+  for (auto& acceptor : made->acceptors) made->accept(acceptor);
+  made->acceptor_thread = std::thread{[io = &made->acceptor_io] { io->run(); }};
+  node.on_alarm([self = made.get()](bool blocked, const std::string& reason) {
+    self->each_connection([blocked, reason](connection& c) { c.alarm(blocked, reason); });
+  });
+  return std::unique_ptr<server>{new server{std::move(made)}};
+}
+
+server::server(std::unique_ptr<impl> made) : impl_{std::move(made)} {}
+
+server::~server() { stop(std::chrono::milliseconds{0}); }
+
+std::uint16_t server::port() const noexcept { return impl_->port; }
+
+server_counts server::counts() const noexcept {
+  return {impl_->context.connections.load(std::memory_order_relaxed),
+          impl_->context.channels.load(std::memory_order_relaxed)};
+}
+
+void server::stop(std::chrono::milliseconds patience) {
+  if (!impl_ || impl_->workers.empty()) return;
+  impl_->context.node.on_alarm(nullptr);
+  impl_->acceptor_io.stop();
+  impl_->acceptor_thread.join();
+  impl_->acceptors.clear();
+  impl_->each_connection([](connection& c) { c.shut_down(); });
+  {
+    std::unique_lock lock{impl_->gone_mutex};
+    impl_->gone.wait_for(lock, patience,
+                         [this] { return impl_->context.connections.load(std::memory_order_relaxed) == 0; });
+  }
+  for (auto& w : impl_->workers) w->shared.io.stop();
+  for (auto& w : impl_->workers) w->thread.join();
+  impl_->workers.clear();
+}
+
+}  // namespace posthorn::amqp091

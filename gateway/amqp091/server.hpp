@@ -1,0 +1,56 @@
+// The AMQP 0-9-1 door of a node: listeners, I/O threads and connections.
+//
+// Ownership   owns its threads and connections; stops before the broker does.
+// Threads     start and stop from one thread. Each connection lives on one I/O thread, and everything about it happens
+//             there.
+#pragma once
+
+#include "actors/broker.hpp"
+#include "mailbox/result.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace posthorn::amqp091 {
+
+struct server_settings {
+  std::string version;        // of the product, as clients are told
+  std::string host = "*";  // "*": all addresses, IPv6 and IPv4
+  std::uint16_t port = 5672;  // 0: any free one
+  std::chrono::seconds heartbeat{60};
+  std::uint16_t channel_max = 2047;
+  std::uint32_t frame_max = 131072;
+  std::uint64_t message_size_max = std::uint64_t{16} << 20;
+  std::uint64_t connection_max = 0;  // 0: no limit
+  std::chrono::milliseconds handshake_timeout{10'000};
+  unsigned threads = 0;  // 0: one for every two cores
+};
+
+struct server_counts {
+  std::uint64_t connections = 0, channels = 0;
+};
+
+class server {
+public:
+  // `refused` when the address cannot be used; the text says why.
+  static result<std::unique_ptr<server>> listen(broker& node, const server_settings& settings);
+  ~server();
+  server(const server&) = delete;
+  server& operator=(const server&) = delete;
+
+  // The port that is listened on.
+  [[nodiscard]] std::uint16_t port() const noexcept;
+  [[nodiscard]] server_counts counts() const noexcept;
+
+  // No new connections; tells the clients (320), waits until they have gone, but not longer than `patience`.
+  void stop(std::chrono::milliseconds patience);
+
+private:
+  struct impl;
+  explicit server(std::unique_ptr<impl> made);
+  std::unique_ptr<impl> impl_;
+};
+
+}  // namespace posthorn::amqp091

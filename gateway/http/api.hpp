@@ -1,0 +1,96 @@
+// What a node answers over HTTP.
+//
+//   GET /healthz                      200 "ok", or 503 with the reason; no user needed
+//   GET /metrics                      Prometheus text; no user needed
+//   GET /api/overview                 the node at a glance          } JSON, shaped as RabbitMQ's management API,
+//   GET /api/queues[/VHOST[/NAME]]    queues and their counts       } with basic authentication
+//
+// Threads   the handler is called on the HTTP server's threads, several at a time.
+#pragma once
+
+#include "gateway/http/message.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace posthorn::http {
+
+// An argument of a queue, as far as JSON can say it.
+using argument_value = std::variant<std::nullptr_t, bool, std::int64_t, double, std::string>;
+
+struct queue_summary {
+  std::string name;
+  std::string vhost = "/";
+  std::string type = "classic";
+  std::string state = "running";
+  std::string node;
+  bool durable = false;
+  bool auto_delete = false;
+  bool exclusive = false;
+  std::vector<std::pair<std::string, argument_value>> arguments;
+  std::uint64_t messages_ready = 0;
+  std::uint64_t messages_unacknowledged = 0;
+  std::uint64_t message_bytes = 0;
+  std::uint64_t consumers = 0;
+  std::uint64_t memory = 0;  // bytes that the queue holds in memory
+};
+
+struct node_summary {
+  std::string name;
+  std::string product_version;
+  std::string cluster_name;
+  std::uint64_t uptime_ms = 0;
+  std::uint64_t connections = 0;
+  std::uint64_t channels = 0;
+  std::uint64_t consumers = 0;
+  std::uint64_t exchanges = 0;
+  std::uint64_t queues = 0;
+  std::uint64_t messages_ready = 0;
+  std::uint64_t messages_unacknowledged = 0;
+  // Since the start.
+  std::uint64_t published = 0;
+  std::uint64_t confirmed = 0;
+  std::uint64_t delivered = 0;
+  std::uint64_t acknowledged = 0;
+  // The process and its store, in bytes.
+  std::uint64_t memory_used = 0;
+  std::uint64_t store_used = 0;
+  std::uint64_t disk_free = 0;
+  std::uint64_t disk_free_min = 0;
+  bool disk_alarm = false;
+};
+
+enum class login : std::uint8_t {
+  accepted,
+  refused,        // no such user, or another password
+  loopback_only,  // the user may come in from this machine only
+};
+
+// What the API needs from the broker. Every function is called on the HTTP server's threads, several at a time, and
+// answers from what it has: it never waits for an actor, the disk or a lock that is held over either.
+class broker_view {
+public:
+  virtual ~broker_view() = default;
+
+  // All virtual hosts' queues, if none is named; nothing, if there is no such virtual host.
+  [[nodiscard]] virtual std::optional<std::vector<queue_summary>> list_queues(
+      std::optional<std::string_view> vhost) const = 0;
+  [[nodiscard]] virtual node_summary overview() const = 0;
+  [[nodiscard]] virtual login authenticate(std::string_view user, std::string_view password,
+                                           bool remote_is_loopback) const = 0;
+  // Nothing, while the node can do its work.
+  [[nodiscard]] virtual std::optional<std::string> unhealthy_reason() const = 0;
+  // In the Prometheus text format.
+  [[nodiscard]] virtual std::string metrics() const = 0;
+};
+
+// The view must outlive the handler.
+[[nodiscard]] request_handler make_api(const broker_view& broker);
+
+}  // namespace posthorn::http

@@ -1,0 +1,38 @@
+// What was asked over HTTP, and what is answered, freed of the protocol's details.
+//
+// Threads   plain values.
+#pragma once
+
+#include <boost/asio/ip/address.hpp>
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace posthorn::http {
+
+struct request {
+  std::string method;         // "GET"
+  std::string path;           // as it came, percent-encoded, without the query
+  std::string query;          // what stands after the first '?'
+  std::string authorization;  // the header's value, or empty
+  std::string body;
+  boost::asio::ip::address remote;
+};
+
+struct response {
+  unsigned status = 200;
+  std::string content_type = "application/json";
+  std::string body;
+  std::vector<std::pair<std::string, std::string>> headers;  // further ones
+};
+
+// Runs on the server's I/O threads, several at a time: it reads snapshots, and never waits.
+using request_handler = std::function<response(const request&)>;
+
+// {"error":"Not Found","reason":"..."}, as RabbitMQ's management API answers.
+[[nodiscard]] response error_response(unsigned status, std::string_view reason);
+
+}  // namespace posthorn::http

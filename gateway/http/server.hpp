@@ -1,0 +1,54 @@
+// A small HTTP/1.1 server for what a node tells about itself: health, metrics, the management API.
+//
+// Owns      its listening sockets and its connections.
+// Threads   runs on the io_context that it is given, on any number of threads. Each connection is a strand.
+//           listen, endpoints and stop may be called from any thread.
+#pragma once
+
+#include "gateway/http/message.hpp"
+#include "mailbox/result.hpp"
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+namespace posthorn::http {
+
+struct server_limits {
+  std::uint32_t header_size_max = 8U << 10U;  // beyond: 431
+  std::uint64_t body_size_max = 1U << 20U;    // beyond: 413
+  std::size_t connections_max = 256;          // beyond: 503, then closed
+  std::chrono::milliseconds idle_timeout{30'000};   // a connection kept alive, without a request
+  std::chrono::milliseconds request_timeout{10'000};  // from its first byte to the end of the answer
+};
+
+struct server_state;
+
+class server {
+public:
+  // Listens on each address that the host names; "*" is every address of this machine. `unreachable` when the port is
+  // in use or the address is not ours, `refused` when it may not be opened.
+  static result<std::unique_ptr<server>> listen(boost::asio::io_context& io, std::string_view host,
+                                                std::uint16_t port, request_handler handle, server_limits limits = {});
+  ~server();
+  server(const server&) = delete;
+  server& operator=(const server&) = delete;
+
+  // Where it listens in fact: the port is known even if 0 was asked for.
+  [[nodiscard]] std::vector<boost::asio::ip::tcp::endpoint> endpoints() const;
+
+  // No new connections, and the present ones are cut. Idempotent; what is under way ends on the io_context. Once the
+  // io_context has run what stood in its line before this returned, the handler is not called again.
+  void stop();
+
+private:
+  explicit server(std::shared_ptr<server_state> state);
+  std::shared_ptr<server_state> state_;
+};
+
+}  // namespace posthorn::http

@@ -1,0 +1,150 @@
+#include "gateway/http/api.hpp"
+
+#include "gateway/http/authorization.hpp"
+
+#include <boost/json/parse.hpp>
+#include <boost/json/value.hpp>
+#include <catch2/catch_test_macros.hpp>
+
+using namespace posthorn::http;
+
+namespace {
+
+namespace json = boost::json;
+
+class fake_broker : public broker_view {
+public:
+  std::optional<std::string> trouble;
+
+  std::optional<std::vector<queue_summary>> list_queues(std::optional<std::string_view> vhost) const override {
+    if (vhost && *vhost != "/" && *vhost != "other") return std::nullopt;
+    std::vector<queue_summary> found;
+    if (vhost != "other") {
+      queue_summary orders;
+      orders.name = "orders/eu";
+      orders.durable = true;
+      orders.arguments = {{"x-message-ttl", std::int64_t{5000}}, {"x-queue-type", std::string{"classic"}}};
+      orders.messages_ready = 5;
+      orders.messages_unacknowledged = 2;
+      orders.consumers = 1;
+      found.push_back(orders);
+    }
+    return found;
+  }
+  node_summary overview() const override {
+    node_summary node;
+    node.name = "posthorn@brass";
+    node.queues = 1;
+    node.messages_ready = 5;
+    return node;
+  }
+  login authenticate(std::string_view user, std::string_view password, bool remote_is_loopback) const override {
+    if (user != "guest" || password != "guest") return login::refused;
+    return remote_is_loopback ? login::accepted : login::loopback_only;
+  }
+  std::optional<std::string> unhealthy_reason() const override { return trouble; }
+  std::string metrics() const override { return "posthorn_up 1\n"; }
+};
+
+struct api {
+  fake_broker broker;
+  request_handler handle = make_api(broker);
+
+  response get(std::string path, const char* remote = "127.0.0.1") const {
+    return handle({"GET", std::move(path), "", basic_authorization({"guest", "guest"}), "",
+                   boost::asio::ip::make_address(remote)});
+  }
+  response anonymous(std::string method, std::string path) const {
+    return handle({std::move(method), std::move(path), "", "", "", boost::asio::ip::make_address("10.0.0.1")});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("health is asked without a user", "[http][api]") {
+  api api;
+  CHECK(api.anonymous("GET", "/healthz").status == 200);
+  CHECK(api.anonymous("GET", "/healthz").body == "ok\n");
+  api.broker.trouble = "the disk is full";
+  const auto answer = api.anonymous("GET", "/healthz");
+  CHECK(answer.status == 503);
+  CHECK(json::parse(answer.body).at("reason") == "the disk is full");
+}
+
+TEST_CASE("metrics are Prometheus text, and need no user", "[http][api]") {
+  const auto answer = api{}.anonymous("GET", "/metrics");
+  CHECK(answer.status == 200);
+  CHECK(answer.content_type.starts_with("text/plain; version=0.0.4"));
+  CHECK(answer.body == "posthorn_up 1\n");
+}
+
+TEST_CASE("queues are listed in the shape of RabbitMQ's management API", "[http][api]") {
+  const auto answer = api{}.get("/api/queues");
+  REQUIRE(answer.status == 200);
+  const auto all = json::parse(answer.body);
+  REQUIRE(all.as_array().size() == 1);
+  const auto& queue = all.as_array()[0];
+  CHECK(queue.at("name") == "orders/eu");
+  CHECK(queue.at("vhost") == "/");
+  CHECK(queue.at("durable") == true);
+  CHECK(queue.at("auto_delete") == false);
+  CHECK(queue.at("exclusive") == false);
+  CHECK(queue.at("type") == "classic");
+  CHECK(queue.at("state") == "running");
+  CHECK(queue.at("messages") == 7);
+  CHECK(queue.at("messages_ready") == 5);
+  CHECK(queue.at("messages_unacknowledged") == 2);
+  CHECK(queue.at("consumers") == 1);
+  CHECK(queue.at("arguments").at("x-message-ttl") == 5000);
+  CHECK(queue.at("arguments").at("x-queue-type") == "classic");
+}
+
+TEST_CASE("a virtual host and a queue are named in the path, percent-encoded", "[http][api]") {
+  api api;
+  CHECK(json::parse(api.get("/api/queues/%2F").body).as_array().size() == 1);
+  CHECK(json::parse(api.get("/api/queues/%2f/").body).as_array().size() == 1);
+  CHECK(json::parse(api.get("/api/queues/other").body).as_array().empty());
+  CHECK(json::parse(api.get("/api/queues/%2F/orders%2Feu").body).at("name") == "orders/eu");
+  CHECK(api.get("/api/queues/%2F/nope").status == 404);
+  CHECK(api.get("/api/queues/nowhere").status == 404);
+  CHECK(api.get("/api/queues/%2F/orders/eu").status == 404);
+  CHECK(api.get("/api/queues/%2").status == 400);
+  CHECK(api.get("/api/queues/%zz").status == 400);
+}
+
+TEST_CASE("the overview tells the node's name and totals", "[http][api]") {
+  const auto answer = json::parse(api{}.get("/api/overview").body);
+  CHECK(answer.at("node") == "posthorn@brass");
+  CHECK(answer.at("object_totals").at("queues") == 1);
+  CHECK(answer.at("queue_totals").at("messages") == 5);
+}
+
+TEST_CASE("the API asks for a user, and guest is welcome from this machine only", "[http][api]") {
+  const api api;
+  const auto answer = api.anonymous("GET", "/api/overview");
+  CHECK(answer.status == 401);
+  REQUIRE(answer.headers.size() == 1);
+  CHECK(answer.headers[0].first == "WWW-Authenticate");
+  CHECK(api.get("/api/overview", "10.0.0.1").status == 401);
+  CHECK(api.get("/api/overview", "::ffff:10.0.0.1").status == 401);
+  CHECK(api.get("/api/overview", "::ffff:127.0.0.1").status == 200);
+  CHECK(api.get("/api/overview", "::1").status == 200);
+  auto wrong = request{"GET", "/api/overview", "", basic_authorization({"guest", "guess"}), "",
+                       boost::asio::ip::make_address("127.0.0.1")};
+  CHECK(api.handle(wrong).status == 401);
+  wrong.authorization = "Bearer x";
+  CHECK(api.handle(wrong).status == 401);
+}
+
+TEST_CASE("other paths are 404, other methods 405, as JSON", "[http][api]") {
+  const api api;
+  for (const auto* path : {"/", "/api", "/api/", "/healthz/x", "/metrics2", "/api/overview/x", "//healthz"}) {
+    CAPTURE(path);
+    const auto answer = api.get(path);
+    CHECK(answer.status == 404);
+    CHECK(json::parse(answer.body).at("error") == "Not Found");
+  }
+  CHECK(api.anonymous("POST", "/healthz").status == 405);
+  CHECK(api.anonymous("DELETE", "/api/queues").status == 405);
+  CHECK(api.anonymous("HEAD", "/healthz").status == 200);
+}
