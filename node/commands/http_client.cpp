@@ -1,0 +1,148 @@
+#include "node/commands/http_client.hpp"
+
+#include "gateway/http/authorization.hpp"
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/value.hpp>
+
+#include <optional>
+#include <utility>
+
+namespace posthorn {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+using asio::ip::tcp;
+
+struct target_url {
+  std::string host;
+  std::string port = "15672";
+  std::string prefix;
+};
+
+result<target_url> parse_url(std::string_view url) {
+  const auto wrong = [&](std::string_view why) {
+    return refused("the URL " + std::string{url} + ' ' + std::string{why} +
+                   ": expected http://HOST:PORT, such as http://127.0.0.1:15672");
+  };
+  std::string_view rest = url;
+  if (rest.starts_with("https://")) return wrong("asks for TLS, which a node does not speak yet");
+  if (rest.starts_with("http://")) rest.remove_prefix(7);
+  else if (rest.find("://") != std::string_view::npos) return wrong("is not for HTTP");
+  target_url out;
+  const auto slash = std::min(rest.find('/'), rest.size());
+  out.prefix = rest.substr(slash);
+  while (out.prefix.ends_with('/')) out.prefix.pop_back();
+  rest = rest.substr(0, slash);
+  if (rest.find('@') != std::string_view::npos) return wrong("holds a user: give --user and --password");
+  const auto colon = rest.rfind(':');
+  if (colon != std::string_view::npos && rest.find(']', colon) == std::string_view::npos) {
+    out.port = rest.substr(colon + 1);
+    rest = rest.substr(0, colon);
+  }
+  if (rest.starts_with('[') && rest.ends_with(']')) rest = rest.substr(1, rest.size() - 2);
+  out.host = rest;
+  if (out.host.empty() || out.port.empty() ||
+      out.port.find_first_not_of("0123456789") != std::string::npos) {
+    return wrong("names no host and port");
+  }
+  return out;
+}
+
+// The question's way, in callbacks, because only asynchronous operations have a deadline.
+struct exchange {
+  asio::io_context io;
+  tcp::resolver resolver{io};
+  beast::tcp_stream stream{io};
+  beast::http::request<beast::http::empty_body> question;
+  beast::http::response_parser<beast::http::string_body> parser;
+  beast::flat_buffer buffer;
+  beast::error_code failure = asio::error::timed_out;
+  bool is_done = false;
+
+  void start(const target_url& url) {
+    resolver.async_resolve(url.host, url.port, [this](beast::error_code e, tcp::resolver::results_type found) {
+      if (e) return finish(e);
+      stream.async_connect(found, [this](beast::error_code e2, const tcp::endpoint&) {
+        if (e2) return finish(e2);
+        beast::http::async_write(stream, question, [this](beast::error_code e3, std::size_t) {
+          if (e3) return finish(e3);
+          beast::http::async_read(stream, buffer, parser,
+                                  [this](beast::error_code e4, std::size_t) { finish(e4); });
+        });
+      });
+    });
+  }
+
+  void finish(beast::error_code e) {
+    failure = e;
+    is_done = true;
+  }
+};
+
+}  // namespace
+
+result<http_answer> http_get(const node_access& access, std::string_view path, std::chrono::milliseconds timeout) {
+  const auto url = parse_url(access.url);
+  if (!url) return url.error();
+  exchange talk;
+  talk.question = {beast::http::verb::get, url->prefix + std::string{path}, 11};
+  talk.question.set(beast::http::field::host, url->host);
+  talk.question.set(beast::http::field::user_agent, "posthorn");
+  talk.question.set(beast::http::field::authorization, http::basic_authorization({access.user, access.password}));
+  talk.question.keep_alive(false);
+  talk.parser.body_limit(std::uint64_t{256} << 20U);
+  talk.start(*url);
+  talk.io.run_for(timeout);
+  if (!talk.is_done || talk.failure) {
+    const std::string why =
+        talk.is_done ? talk.failure.message() : "no answer within " + std::to_string(timeout.count()) + " ms";
+    return error{errc::unreachable, "no node answers at " + access.url + ": is posthornd running there, and is " +
+                                        "this its --http address? (" + why + ')'};
+  }
+  auto answer = talk.parser.release();
+  return http_answer{answer.result_int(), std::move(answer.body())};
+}
+
+result<std::string> http_get_ok(const node_access& access, std::string_view path,
+                                std::chrono::milliseconds timeout) {
+  auto answer = http_get(access, path, timeout);
+  if (!answer) return answer.error();
+  if (answer->status == 200) return std::move(answer->body);
+  std::string reason = "status " + std::to_string(answer->status);
+  boost::system::error_code failure;
+  const auto body = boost::json::parse(answer->body, failure);
+  if (!failure && body.is_object() && body.as_object().contains("reason") && body.at("reason").is_string()) {
+    reason = body.at("reason").as_string().c_str();
+  }
+  if (answer->status == 401) {
+    return refused("the node at " + access.url + " does not let the user " + access.user + " in: " + reason +
+                   ". Give --user and --password, or ask from the node's own machine");
+  }
+  return refused("the node at " + access.url + " answered: " + reason);
+}
+
+std::string percent_encoded(std::string_view segment) {
+  constexpr std::string_view digits = "0123456789ABCDEF";
+  std::string out;
+  for (const char c : segment) {
+    const bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+                          c == '_' || c == '.' || c == '~';
+    if (is_plain) {
+      out += c;
+      continue;
+    }
+    const auto octet = static_cast<unsigned char>(c);
+    out += {'%', digits[octet >> 4U], digits[octet & 15U]};
+  }
+  return out;
+}
+
+}  // namespace posthorn

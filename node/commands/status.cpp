@@ -1,0 +1,115 @@
+// posthorn status: one node at a glance. Ends with 1 when the node says that it cannot do its work.
+#include "node/commands/command.hpp"
+#include "node/commands/text_table.hpp"
+
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <CLI/CLI.hpp>
+
+#include <string>
+#include <string_view>
+
+namespace posthorn {
+namespace {
+
+namespace json = boost::json;
+
+std::uint64_t number_at(const json::value& from, std::string_view key) {
+  const auto* object = from.if_object();
+  const auto* found = object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
+  boost::system::error_code failure;
+  const auto number = found == nullptr ? 0 : found->to_number<std::uint64_t>(failure);
+  return failure ? 0 : number;
+}
+
+std::string text_at(const json::value& from, std::string_view key) {
+  const auto* object = from.if_object();
+  const auto* found = object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
+  return found != nullptr && found->is_string() ? std::string{found->as_string().c_str()} : std::string{};
+}
+
+const json::value& part(const json::value& from, std::string_view key) {
+  static const json::value nothing;
+  const auto* object = from.if_object();
+  const auto* found = object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
+  return found == nullptr ? nothing : *found;
+}
+
+std::string duration(std::uint64_t ms) {
+  const auto seconds = ms / 1000;
+  if (seconds < 60) return std::to_string(seconds) + " s";
+  if (seconds < 3600) return std::to_string(seconds / 60) + " min " + std::to_string(seconds % 60) + " s";
+  const auto hours = seconds / 3600;
+  if (hours < 48) return std::to_string(hours) + " h " + std::to_string(seconds % 3600 / 60) + " min";
+  return std::to_string(hours / 24) + " d " + std::to_string(hours % 24) + " h";
+}
+
+std::string mebibytes(std::uint64_t bytes) {
+  const auto tenths = bytes * 10 >> 20U;
+  return with_thousands(tenths / 10) + (tenths < 1000 ? '.' + std::to_string(tenths % 10) : "") + " MiB";
+}
+
+std::string as_text(const json::value& overview, const std::string& health) {
+  const auto& objects = part(overview, "object_totals");
+  const auto& queues = part(overview, "queue_totals");
+  const auto& messages = part(overview, "message_stats");
+  const auto count = [](const json::value& from, std::string_view key) {
+    return with_thousands(number_at(from, key));
+  };
+  text_table table{{{"", text_table::align::left}, {"", text_table::align::left}}};
+  table.add_row({"node", text_at(overview, "node")});
+  table.add_row({"version", text_at(overview, "product_version")});
+  table.add_row({"health", health});
+  table.add_row({"uptime", duration(number_at(overview, "uptime"))});
+  table.add_row({"connections", count(objects, "connections")});
+  table.add_row({"channels", count(objects, "channels")});
+  table.add_row({"consumers", count(objects, "consumers")});
+  table.add_row({"exchanges", count(objects, "exchanges")});
+  table.add_row({"queues", count(objects, "queues")});
+  table.add_row({"messages", count(queues, "messages") + " (" + count(queues, "messages_ready") + " ready, " +
+                                 count(queues, "messages_unacknowledged") + " unacknowledged)"});
+  table.add_row({"published", count(messages, "publish") + " since start"});
+  table.add_row({"delivered", count(messages, "deliver") + " since start"});
+  table.add_row({"memory", mebibytes(number_at(overview, "mem_used"))});
+  table.add_row({"store", mebibytes(number_at(overview, "store_used"))});
+  table.add_row({"disk free", mebibytes(number_at(overview, "disk_free")) + " (writes wait below " +
+                                  mebibytes(number_at(overview, "disk_free_limit")) + ')'});
+  return table.to_string();
+}
+
+exit_code status(const command_context& context) {
+  const auto health = http_get(context.access, "/healthz");
+  if (!health) return context.fail(health.error());
+  const bool is_healthy = health->status == 200;
+  std::string reason = "ok";
+  if (!is_healthy) {
+    boost::system::error_code ignored;
+    reason = text_at(json::parse(health->body, ignored), "reason");
+    if (reason.empty()) reason = "status " + std::to_string(health->status);
+  }
+  const auto overview = http_get_ok(context.access, "/api/overview");
+  if (!overview) return context.fail(overview.error());
+  boost::system::error_code failure;
+  const auto parsed = json::parse(*overview, failure);
+  if (failure) return context.fail(refused("what answers at " + context.access.url + " is no Posthorn node"));
+  if (context.is_json) {
+    json::object out;
+    out["healthy"] = is_healthy;
+    out["health"] = reason;
+    out["overview"] = parsed;
+    context.out << json::serialize(out) << '\n';
+  } else {
+    context.out << as_text(parsed, reason);
+  }
+  return is_healthy ? exit_code::ok : exit_code::check_failed;
+}
+
+}  // namespace
+
+void add_status(CLI::App& app, command_context& context) {
+  auto* command = app.add_subcommand("status", "One node at a glance; ends with 1 if it is unhealthy");
+  command->callback([&context] { context.action = [&context] { return status(context); }; });
+}
+
+}  // namespace posthorn

@@ -1,0 +1,152 @@
+#include "node/node_status.hpp"
+
+#include "actors/queue.hpp"
+#include "mailbox/field_table.hpp"
+#include "node/version.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <span>
+#include <string>
+#include <tuple>
+
+namespace posthorn {
+namespace {
+
+http::argument_value to_argument(const field_value& value) {
+  if (const auto number = as_integer(value)) return *number;
+  if (const auto flag = as_bool(value)) return *flag;
+  if (const auto text = as_string(value)) return std::string{*text};
+  if (const auto* number = std::get_if<double>(&value.value)) return *number;
+  if (const auto* number = std::get_if<float>(&value.value)) return double{*number};
+  if (std::holds_alternative<std::monostate>(value.value)) return nullptr;
+  return to_string(value);
+}
+
+std::uint64_t value_of(const std::atomic<std::uint64_t>& counter) { return counter.load(std::memory_order_relaxed); }
+
+http::queue_summary summary_of(const queue_definition& queue, const std::string& vhost, const std::string& node) {
+  http::queue_summary out;
+  out.name = queue.name;
+  out.vhost = vhost;
+  out.node = node;
+  out.durable = queue.durable;
+  out.auto_delete = queue.auto_delete;
+  out.exclusive = queue.owner.has_value();
+  if (const auto arguments = decode_table(std::as_bytes(std::span{queue.arguments}))) {
+    for (const auto& [name, value] : *arguments) out.arguments.emplace_back(name, to_argument(value));
+  }
+  if (!queue.port) {
+    out.state = "starting";
+    return out;
+  }
+  const auto& port = port_of(queue);
+  out.messages_ready = value_of(port.ready);
+  out.messages_unacknowledged = value_of(port.held);
+  out.message_bytes = value_of(port.ready_size);
+  out.consumers = value_of(port.consumers);
+  out.memory = value_of(port.resident);
+  return out;
+}
+
+// The memory that is this process's own: pages of the store's map do not count.
+std::uint64_t anonymous_memory() {
+  std::ifstream in{"/proc/self/status"};
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with("RssAnon:")) return std::strtoull(line.c_str() + 8, nullptr, 10) * 1024;
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::optional<std::vector<http::queue_summary>> node_status::list_queues(
+    std::optional<std::string_view> vhost) const {
+  broker* const running = broker_;
+  std::vector<http::queue_summary> out;
+  if (running == nullptr) return out;
+  bool is_known = !vhost;
+  for (const auto& port : running->vhosts()) {
+    if (vhost && port->name() != *vhost) continue;
+    is_known = true;
+    port->snapshot()->for_each_queue(
+        [&](const queue_ptr& queue) { out.push_back(summary_of(*queue, port->name(), node_name_)); });
+  }
+  if (!is_known) return std::nullopt;
+  std::sort(out.begin(), out.end(), [](const http::queue_summary& a, const http::queue_summary& b) {
+    return std::tie(a.vhost, a.name) < std::tie(b.vhost, b.name);
+  });
+  return out;
+}
+
+http::node_summary node_status::overview() const {
+  http::node_summary out;
+  out.name = node_name_;
+  out.product_version = version;
+  out.cluster_name = node_name_;
+  out.uptime_ms = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started_at_).count());
+  out.memory_used = anonymous_memory();
+  broker* const running = broker_;
+  if (running == nullptr) return out;
+  for (const auto& port : running->vhosts()) {
+    const auto snapshot = port->snapshot();
+    out.queues += snapshot->queue_count();
+    out.exchanges += snapshot->exchange_count();
+    snapshot->for_each_queue([&](const queue_ptr& queue) {
+      if (!queue->port) return;
+      const auto& numbers = port_of(*queue);
+      out.messages_ready += value_of(numbers.ready);
+      out.messages_unacknowledged += value_of(numbers.held);
+      out.consumers += value_of(numbers.consumers);
+    });
+  }
+  const auto totals = running->totals();
+  out.published = totals.published;
+  out.confirmed = totals.confirmed;
+  out.delivered = totals.delivered;
+  out.acknowledged = totals.acknowledged;
+  const auto counts = door_->counts();
+  out.connections = counts.connections;
+  out.channels = counts.channels;
+  auto& context = running->context();
+  const auto space = running->space();
+  out.store_used = space.file_size;
+  out.disk_free = space.disk_free;
+  out.disk_free_min = context.disk_free_min;
+  out.disk_alarm = context.disk_low.load();
+  return out;
+}
+
+http::login node_status::authenticate(std::string_view user, std::string_view password,
+                                      bool remote_is_loopback) const {
+  broker* const running = broker_;
+  if (running == nullptr) return http::login::refused;
+  switch (running->authenticate(user, password, remote_is_loopback)) {
+    case broker::login::accepted: return http::login::accepted;
+    case broker::login::loopback_only: return http::login::loopback_only;
+    case broker::login::refused: break;
+  }
+  return http::login::refused;
+}
+
+std::optional<std::string> node_status::unhealthy_reason() const {
+  if (broker_ == nullptr) return "the node is starting: it reads its store";
+  return std::nullopt;
+}
+
+std::string node_status::metrics() const {
+  broker* const running = broker_;
+  std::string out = "# HELP posthorn_up 1 when the node can be used, 0 while it starts.\n# TYPE posthorn_up gauge\n";
+  out += running == nullptr ? "posthorn_up 0\n" : "posthorn_up 1\n";
+  out += "# HELP posthorn_build_info The version that runs.\n# TYPE posthorn_build_info gauge\n";
+  out += "posthorn_build_info{version=\"" + std::string{version} + "\"} 1\n";
+  out += "# HELP posthorn_process_memory_bytes Memory that is the process's own.\n";
+  out += "# TYPE posthorn_process_memory_bytes gauge\n";
+  out += "posthorn_process_memory_bytes " + std::to_string(anonymous_memory()) + '\n';
+  if (running != nullptr) out += running->metrics();
+  return out;
+}
+
+}  // namespace posthorn

@@ -1,0 +1,3 @@
+#include "node/daemon.hpp"
+
+int main(int argc, char** argv) { return posthorn::run_daemon(argc, argv, {}); }
