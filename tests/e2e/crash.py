@@ -1,0 +1,119 @@
+"""kill -9 under load, many times over, with a ledger outside of the broker; and proof that the ledger can find a loss."""
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+
+import load
+from harness import poll, require
+
+
+def one_round(t, node, book, number, consume=True, empty=None, at_confirm=None, **options):
+    """Load, kill, restart, check. Returns the seconds that the restart took."""
+    chance = random.Random(t.random.random())
+    due = threading.Event()
+    confirms = 0
+    at_confirm = chance.random() < 0.5 if at_confirm is None else at_confirm
+    after = chance.randint(1, 60)
+
+    def on_confirm():
+        # The sharpest moment: a confirm has just been read.
+        nonlocal confirms
+        confirms += 1
+        if at_confirm and confirms == after:
+            due.set()
+            os.kill(node.process.pid, signal.SIGKILL)
+
+    running = load.run_of_load(book, node, chance, number, consume=consume, on_confirm=on_confirm, **options)
+    if at_confirm:
+        due.wait(10)
+    else:
+        due.wait(chance.uniform(0.1, 1.2))
+    killed_at = time.monotonic()
+    node.kill()
+    running.finish()
+    took = node.start()
+    load.check_all(book, node, killed_at, running.order_seen(), chance.random() < 0.6 if empty is None else empty)
+    return took
+
+
+def test_kill_9_under_load(t):
+    node, book, restarts = t.node(), load.ledger(), []
+    with node.connect() as connection:
+        load.declare(connection)
+    for number in range(1, t.rounds(20) + 1):
+        restarts.append(one_round(t, node, book, number))
+        require(not book.problems, f"round {number}: " + "\n".join(book.problems[:20]))
+    load.check_all(book, node, time.monotonic(), empty=True)
+    require(not book.problems, "\n".join(book.problems[:20]))
+    t.note(f"{len(restarts)} kills, {book.confirmed_count()} confirmed, {book.settled_count()} acknowledged, "
+           f"slowest restart {max(restarts):.2f} s")
+    require(book.confirmed_count() > 200 * len(restarts), "too little load to prove anything")
+    node.terminate()
+    verified = t.posthorn("verify", node.data_dir)
+    require(verified.returncode == 0, f"verify: {verified.stdout}{verified.stderr}")
+
+
+def test_the_checker_sees_a_confirm_before_the_commit(t):
+    """A node that confirms too early must be found out; a checker that stays green proves nothing."""
+    node = t.node(faulty=True, environment={"POSTHORN_FAULT": "confirm_before_commit"})
+    book = load.ledger()
+    with node.connect() as connection:
+        load.declare(connection)
+    for number in range(1, t.rounds(20) + 1):
+        one_round(t, node, book, number, consume=False, empty=True, at_confirm=True, transient=0, window=2000, batch=400)
+        lost = [each for each in book.problems if "lost" in each]
+        if lost:
+            t.note(f"found in round {number}: {lost[0]}")
+            return
+    raise AssertionError("the checker found no loss in a node that confirms before it commits")
+
+
+def test_the_faulty_node_without_its_fault_is_sound(t):
+    """What turns the checker red is the fault, and not the load or the build."""
+    node, book = t.node(faulty=True), load.ledger()
+    with node.connect() as connection:
+        load.declare(connection)
+    for number in range(1, min(t.rounds(5), 5) + 1):
+        one_round(t, node, book, number, consume=False, empty=True, at_confirm=True, transient=0, window=2000, batch=400)
+        require(not book.problems, f"round {number}: " + "\n".join(book.problems[:20]))
+
+
+def test_restart_with_100000_messages(t):
+    node, count, size = t.node(), 100_000, 1024
+    subprocess.run([t.suite.loader(), "fill", str(node.port), "many", str(count), str(size), "10000"], check=True,
+                   timeout=120)
+    for how in ("kill", "terminate"):
+        getattr(node, how)()
+        took = node.start()
+        with node.connect() as connection:
+            ready = connection.channel().count("many")[0]
+        t.note(f"after {how}: {took:.2f} s from exec to ready")
+        require(ready == count, f"{ready} of {count} messages are there when the node says that it is ready")
+        require(took < 2.0, f"the restart took {took:.2f} s")
+    subprocess.run([t.suite.loader(), "drain", str(node.port), "many", str(count), str(size)], check=True, timeout=120)
+
+
+def test_kill_while_starting(t):
+    """A node killed again and again while it starts loses nothing."""
+    node = t.node()
+    with node.connect() as connection:
+        channel = connection.channel()
+        channel.queue("q", durable=True)
+        channel.call("confirm.select")
+        for n in range(5000):
+            channel.publish("", "q", b"%d" % n, delivery_mode=2)
+        channel.confirm()
+    for _ in range(t.rounds(10)):
+        node.kill()
+        node.spawn()
+        until = time.monotonic() + t.random.uniform(0, 0.3)
+        poll("the moment has come", lambda: time.monotonic() >= until, interval=0.001)
+    node.kill()
+    node.start()
+    with node.connect() as connection:
+        channel = connection.channel()
+        channel.consume("q", no_ack=True)
+        require([each.body for each in channel.deliveries(5000)] == [b"%d" % n for n in range(5000)], "all, and in order")
