@@ -77,6 +77,7 @@ private:
   // --- messages come and go ---
 
   void on_publish(publish_batch& message) {
+    if (removed_) return settle_unheard(message);
     peer_of(message.by, message.from);
     node_.counters.published->inc(static_cast<std::int64_t>(message.messages.size()));
     box_.publish(message.messages, fx());
@@ -84,6 +85,7 @@ private:
   }
 
   void on_answer_held(answer_held& message) {
+    if (removed_) return;
     for (const auto& a : message.answers) {
       if (a.how == outcome::returned) {
         box_.give_back(a.holder, a.which);
@@ -96,6 +98,7 @@ private:
   }
 
   void on_fetch(fetch_message& request) {
+    if (removed_) return refuse_removed(request);
     peer& p = peer_of(request.by, request.from);
     consumers_.try_emplace(request.holder, consumer{&p, false});
     fetched answer;
@@ -112,6 +115,7 @@ private:
   }
 
   void on_purge(purge_queue& request) {
+    if (removed_) return refuse_removed(request);
     const auto count = box_.purge(fx());
     // Answered when the journal has it, so that nothing purged comes back.
     purges_.push_back({{request.from, request.token}, count});
@@ -119,12 +123,14 @@ private:
   }
 
   void on_inspect(inspect_queue& request) {
+    if (removed_) return refuse_removed(request);
     self_->send(request.from, reply{request.token, queue_counts{box_.ready_count(), box_.consumer_count()}});
   }
 
   // --- consumers ---
 
   void on_consume(consume& request) {
+    if (removed_) return refuse_removed(request);
     const bool taken = exclusive_consumer_ || (request.exclusive && box_.consumer_count() > 0);
     if (taken) {
       self_->send(request.from, reply{request.token, refusal{refusal::kind::access_refused,
@@ -141,6 +147,7 @@ private:
   }
 
   void on_cancel(cancel_consumer& request) {
+    if (removed_) return self_->send(request.from, reply{request.token, done{}});
     box_.cancel_consumer(request.consumer);
     lost_consumer(request.consumer);
     self_->send(request.from, reply{request.token, done{}});
@@ -149,6 +156,7 @@ private:
   }
 
   void on_release(release_holders& message) {
+    if (removed_) return;
     for (const auto id : message.holders) {
       box_.release(id);
       lost_consumer(id);
@@ -167,6 +175,7 @@ private:
   }
 
   void on_down(const caf::down_msg& down) {
+    if (removed_) return;
     for (auto p = peers_.begin(); p != peers_.end();) {
       if (p->second.handle.address() != down.source) {
         ++p;
@@ -190,6 +199,7 @@ private:
   // --- removal ---
 
   void on_delete(delete_queue& request) {
+    if (removed_) return self_->send(request.from, reply{request.token, messages_removed{0}});
     const auto refuse = [&](const char* why) {
       self_->send(request.from, reply{request.token, refusal{refusal::kind::precondition_failed,
                                                              origin_.described + why}});
@@ -212,7 +222,10 @@ private:
     }
   }
 
+  // A connection may still route by an older snapshot, or have asked before it heard. So the actor stays, without a
+  // mailbox, and answers for the queue that is not there, until the last of them lets go of its handle.
   void on_removed() {
+    if (std::exchange(removed_, true)) return;
     const auto count = box_.ready_count();
     for (const auto& w : deletions_) self_->send(w.from, reply{w.token, messages_removed{count}});
     for (const auto& p : purges_) self_->send(p.who.from, reply{p.who.token, messages_removed{p.count}});
@@ -222,7 +235,24 @@ private:
     // A target that goes while a publish is pending counts as positive: [26].
     box_.settle_all(fx());
     send_out();
-    self_->quit();
+    box_ = mailbox{false, {}};
+    publish_counts();
+    origin_.port.reset();  // which holds our own handle
+    consumers_.clear();
+    peers_.clear();
+    deletions_.clear();
+    purges_.clear();
+  }
+
+  void settle_unheard(const publish_batch& message) {
+    settled answer;
+    for (const auto& m : message.messages) answer.settlements.push_back({m.from, m.number, m.number});
+    self_->send(message.from, std::move(answer));
+  }
+
+  template <class Request>
+  void refuse_removed(const Request& request) {
+    self_->send(request.from, reply{request.token, refusal{refusal::kind::not_found, "no " + origin_.described}});
   }
 
   void on_not_removed(queue_not_removed& message) {
@@ -231,6 +261,7 @@ private:
   }
 
   void on_finish() {
+    if (removed_) return self_->quit();
     finishing_ = true;
     run();
   }
@@ -238,14 +269,14 @@ private:
   // --- the journal ---
 
   void on_journal_written() {
-    if (!box_.batch_under_way()) return;
+    if (removed_ || !box_.batch_under_way()) return;
     box_.on_committed(fx());
     answer_purges();
     run();
   }
 
   void on_journal_unwritten(journal_unwritten& message) {
-    if (!box_.batch_under_way()) return;
+    if (removed_ || !box_.batch_under_way()) return;
     const bool erased = message.batch.erasures.empty();
     box_.on_not_committed(std::move(message.batch), fx());
     if (erased) answer_purges();
@@ -380,7 +411,7 @@ private:
   };
   std::vector<waiting_purge> purges_;
   std::vector<waiting> deletions_;
-  bool removal_asked_ = false, finishing_ = false;
+  bool removal_asked_ = false, removed_ = false, finishing_ = false;
   std::int64_t counted_ = 0;  // our part of node_.resident
 };
 

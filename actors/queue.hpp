@@ -12,7 +12,7 @@
 // Sends     deliver          to a connection, never beyond the credit that it gave
 //           write_batch      to the committer, one at a time
 //           queue_removal    to the vhost: deleted, or auto-deleted by losing its last consumer
-// Stops     when it was removed, or has finished.
+// Stops     when it has finished, or was removed and nobody can reach it any more.
 #pragma once
 
 #include "actors/node_context.hpp"

@@ -30,13 +30,12 @@ void effects::clear() noexcept {
 }
 
 mailbox::mailbox(bool durable, mailbox_limits limits, const recovered_mailbox& recovered)
-    : durable_{durable}, limits_{limits} {
+    : durable_{durable}, limits_{limits}, next_{std::max(recovered.used, recovered.last).value + 1} {
   if (recovered.count == 0) return;
   expects(durable && recovered.first <= recovered.last, "only a durable mailbox recovers messages");
   hole_ = {recovered.count, recovered.size, recovered.first, recovered.last};
   ready_size_ = recovered.size;
   recovered_last_ = sent_last_ = recovered.last;
-  next_ = {recovered.last.value + 1};
 }
 
 std::uint64_t mailbox::ready_count() const noexcept {

@@ -50,6 +50,8 @@ struct recovered_mailbox {
   std::uint64_t count = 0;
   std::uint64_t size = 0;  // bytes of all bodies
   sequence first{}, last{};
+  // The last sequence that was ever used, as far as the store knows: what it still has to erase counts, too.
+  sequence used{};
 };
 
 // --- commands ---------------------------------------------------------------------------------------------------

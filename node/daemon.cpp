@@ -38,7 +38,8 @@ int run_daemon(int argc, const char* const* argv, const fault_plan& faults) {
     std::cout << print_config(*effective);
     return to_int(exit_code::ok);
   }
-  return run_node(effective->values, [sources] { return load_settings(sources); }, faults);
+  return run_node(
+      effective->values, [sources] { return load_settings(sources); }, faults);
 }
 
 }  // namespace posthorn

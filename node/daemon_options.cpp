@@ -24,9 +24,9 @@ result<daemon_options> parse_daemon_options(const std::vector<std::string>& argu
   std::vector<std::pair<CLI::Option*, const std::string*>> given;
   for (const auto& row : setting_table()) {
     auto& value = values.emplace_back();
-    given.emplace_back(app.add_option(std::string{row.flag}, value)
-                           ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast),
-                       &value);
+    given.emplace_back(
+        app.add_option(std::string{row.flag}, value)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast),
+        &value);
   }
   std::vector<std::string> reversed{arguments.rbegin(), arguments.rend()};
   try {
@@ -37,7 +37,10 @@ result<daemon_options> parse_daemon_options(const std::vector<std::string>& argu
     return refused(text + "; `posthornd --help` shows what is possible");
   }
   using action = daemon_options::action;
-  out.what = wants_help ? action::help : wants_version ? action::version : wants_config ? action::print_config : action::run;
+  out.what = wants_help      ? action::help
+             : wants_version ? action::version
+             : wants_config  ? action::print_config
+                             : action::run;
   if (config->count() != 0) out.config_file = config_file;
   const auto rows = setting_table();
   for (std::size_t i = 0; i < given.size(); ++i) {
@@ -57,7 +60,8 @@ std::string daemon_help() {
   line("--version, -h, --help", "print that, and end");
   for (const auto& row : setting_table()) {
     std::string help{row.help};
-    const bool shows_default = !row.default_text.empty() && row.default_text != "0" && row.default_text != "auto";
+    const bool shows_default =
+        !row.default_text.empty() && row.default_text != "0" && row.default_text != "auto";
     if (shows_default) help += " (" + std::string{row.default_text} + ')';
     line(std::string{row.flag} + ' ' + std::string{row.placeholder}, help);
   }

@@ -1,10 +1,10 @@
 #include "node/log.hpp"
 
-#include <boost/json/serialize.hpp>
-#include <boost/json/string.hpp>
 #include <spdlog/logger.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/ostream_sink.h>
+#include <boost/json/serialize.hpp>
+#include <boost/json/string.hpp>
 
 #include <algorithm>
 #include <utility>
@@ -49,16 +49,20 @@ std::string json_string(std::string_view text) {
   std::string valid;
   for (std::size_t i = 0; i < text.size();) {
     const auto lead = static_cast<unsigned char>(text[i]);
-    const std::size_t size = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : lead >= 0xE0 && lead < 0xF0 ? 3
-                             : lead >= 0xF0 && lead < 0xF5                                                 ? 4
-                                                                                                           : 0;
+    const std::size_t size = lead < 0x80                   ? 1
+                             : lead >= 0xC2 && lead < 0xE0 ? 2
+                             : lead >= 0xE0 && lead < 0xF0 ? 3
+                             : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                           : 0;
     const auto piece = text.substr(i, size);
-    const bool is_whole = size != 0 && piece.size() == size &&
-                          std::all_of(piece.begin() + 1, piece.end(), [](char c) {
-                            return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U;
-                          });
-    if (is_whole) valid += piece;
-    else valid += "\xEF\xBF\xBD";  // U+FFFD
+    const bool is_whole =
+        size != 0 && piece.size() == size && std::all_of(piece.begin() + 1, piece.end(), [](char c) {
+          return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U;
+        });
+    if (is_whole)
+      valid += piece;
+    else
+      valid += "\xEF\xBF\xBD";  // U+FFFD
     i += is_whole ? size : 1;
   }
   return boost::json::serialize(boost::json::string{valid});

@@ -24,9 +24,12 @@ http::argument_value to_argument(const field_value& value) {
   return to_string(value);
 }
 
-std::uint64_t value_of(const std::atomic<std::uint64_t>& counter) { return counter.load(std::memory_order_relaxed); }
+std::uint64_t value_of(const std::atomic<std::uint64_t>& counter) {
+  return counter.load(std::memory_order_relaxed);
+}
 
-http::queue_summary summary_of(const queue_definition& queue, const std::string& vhost, const std::string& node) {
+http::queue_summary summary_of(const queue_definition& queue, const std::string& vhost,
+                               const std::string& node) {
   http::queue_summary out;
   out.name = queue.name;
   out.vhost = vhost;
@@ -86,7 +89,8 @@ http::node_summary node_status::overview() const {
   out.product_version = version;
   out.cluster_name = node_name_;
   out.uptime_ms = static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started_at_).count());
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started_at_)
+          .count());
   out.memory_used = anonymous_memory();
   broker* const running = broker_;
   if (running == nullptr) return out;
@@ -138,7 +142,8 @@ std::optional<std::string> node_status::unhealthy_reason() const {
 
 std::string node_status::metrics() const {
   broker* const running = broker_;
-  std::string out = "# HELP posthorn_up 1 when the node can be used, 0 while it starts.\n# TYPE posthorn_up gauge\n";
+  std::string out =
+      "# HELP posthorn_up 1 when the node can be used, 0 while it starts.\n# TYPE posthorn_up gauge\n";
   out += running == nullptr ? "posthorn_up 0\n" : "posthorn_up 1\n";
   out += "# HELP posthorn_build_info The version that runs.\n# TYPE posthorn_build_info gauge\n";
   out += "posthorn_build_info{version=\"" + std::string{version} + "\"} 1\n";

@@ -33,7 +33,7 @@ public:
 private:
   const std::string node_name_;
   const std::chrono::steady_clock::time_point started_at_ = std::chrono::steady_clock::now();
-  const amqp091::server* door_ = nullptr;     // set before `broker_`
+  const amqp091::server* door_ = nullptr;  // set before `broker_`
   std::atomic<broker*> broker_ = nullptr;  // null while the store is read
 };
 

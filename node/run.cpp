@@ -10,12 +10,13 @@
 #include "node/version.hpp"
 #include "persist/damage_guard.hpp"
 
+#include <malloc.h>
+#include <sys/resource.h>
+#include <unistd.h>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
@@ -29,6 +30,10 @@ namespace {
 
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
+
+// How often an idle node looks whether it keeps memory that nobody uses, and how much of it is worth giving back.
+constexpr auto idle_interval = 1s;
+constexpr std::size_t idle_memory_max = std::size_t{8} << 20;
 
 // Stopping takes no longer: what is durable by then is durable, and nothing else was promised.
 constexpr auto stop_time = 4500ms;
@@ -93,7 +98,8 @@ public:
     // HTTP comes first: while the store is read, /healthz says so.
     auto http = http::server::listen(outside_, settings_.http_listen.host, settings_.http_listen.port,
                                      http::make_api(status_));
-    if (!http) return to_int(fail(exit_code_of(http.error()), http.error().text + "; choose another with --http"));
+    if (!http)
+      return to_int(fail(exit_code_of(http.error()), http.error().text + "; choose another with --http"));
     http_ = std::move(*http);
     wait_for_signal();
     outside_thread_ = std::thread{[this] { outside_.run(); }};
@@ -101,6 +107,7 @@ public:
     if (const auto code = start_broker(); code != exit_code::ok) return to_int(code);
     if (const auto code = start_amqp(); code != exit_code::ok) return to_int(code);
     announce();
+    asio::post(outside_, [this] { watch_idle_memory(); });
     stop_asked_.get_future().wait();
     stop();
     return to_int(exit_code::ok);
@@ -108,8 +115,10 @@ public:
 
 private:
   exit_code fail(exit_code code, const std::string& text) {
-    if (settings_.format == log_format::json) log_.write(log_level::error, text);
-    else std::cerr << "posthornd: " << text << '\n';
+    if (settings_.format == log_format::json)
+      log_.write(log_level::error, text);
+    else
+      std::cerr << "posthornd: " << text << '\n';
     return code;
   }
 
@@ -120,16 +129,18 @@ private:
     if (!failure && !std::filesystem::is_directory(directory, failure) && !failure) {
       failure = std::make_error_code(std::errc::not_a_directory);
     }
-    const bool is_forbidden = failure == std::errc::permission_denied || failure == std::errc::operation_not_permitted;
+    const bool is_forbidden =
+        failure == std::errc::permission_denied || failure == std::errc::operation_not_permitted;
     if (failure) {
       return fail(is_forbidden ? exit_code::no_permission : exit_code::cannot_create,
                   "cannot make the data directory " + directory.string() + ": " + failure.message() +
                       "; choose another with --data-dir");
     }
     if (::access(directory.c_str(), R_OK | W_OK | X_OK) != 0) {
-      return fail(exit_code::no_permission, "the data directory " + directory.string() +
-                                                " may not be read and written by this user: change its owner, or "
-                                                "choose another with --data-dir");
+      return fail(exit_code::no_permission,
+                  "the data directory " + directory.string() +
+                      " may not be read and written by this user: change its owner, or "
+                      "choose another with --data-dir");
     }
     return exit_code::ok;
   }
@@ -153,7 +164,8 @@ private:
     auto started = broker::start(std::move(wanted));
     if (!started) return fail(exit_code_of(started.error()), started.error().text);
     broker_ = std::move(*started);
-    const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - began);
+    const auto took =
+        std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - began);
     log_.write(log_level::info, "the store is open",
                {{"directory", settings_.node_data_dir.string()},
                 {"messages", std::to_string(broker_->message_count_at_start())},
@@ -184,14 +196,28 @@ private:
     is_starting_ = false;
     const auto http = address_to_use("http", settings_.http_listen, http_->endpoints().front().port());
     const auto amqp = address_to_use("amqp", settings_.amqp_listen, amqp_->port());
-    log_.write(log_level::info, "the node is ready",
-               {{"node", settings_.node_name}, {"version", std::string{version}}, {"amqp", amqp}, {"http", http}});
+    log_.write(
+        log_level::info, "the node is ready",
+        {{"node", settings_.node_name}, {"version", std::string{version}}, {"amqp", amqp}, {"http", http}});
     if (settings_.format == log_format::text) {
       std::cout << settings_.node_name << " is ready\n  AMQP   " << amqp << "\n  HTTP   " << http
                 << "/healthz, /metrics, /api\n"
                 << std::flush;
     }
     notify("READY=1\nSTATUS=ready");
+  }
+
+  // What a burst has left free between what is still in use, the allocator keeps. A node that carried no message since
+  // the last look gives it back; a busy one would only ask for it again.
+  void watch_idle_memory() {
+    idle_.expires_after(idle_interval);
+    idle_.async_wait([this](boost::system::error_code aborted) {
+      if (aborted || !is_watching_) return;
+      const auto totals = broker_->totals();
+      const auto moved = totals.published + totals.delivered + totals.acknowledged;
+      if (moved == std::exchange(moved_, moved) && ::mallinfo2().fordblks > idle_memory_max) ::malloc_trim(0);
+      watch_idle_memory();
+    });
   }
 
   void notify(std::string_view state) {
@@ -201,8 +227,10 @@ private:
   void wait_for_signal() {
     signals_.async_wait([this](boost::system::error_code aborted, int signal) {
       if (aborted) return;
-      if (signal == SIGHUP) reload();
-      else on_stop_signal(signal);
+      if (signal == SIGHUP)
+        reload();
+      else
+        on_stop_signal(signal);
       wait_for_signal();
     });
   }
@@ -242,7 +270,7 @@ private:
       settings_.level = read->values.level;
       log_.set_level(settings_.level);
       log_.write(log_level::info, "SIGHUP: the log level is changed",
-                 {{"level", std::string{to_string(settings_.level)}}});
+                 {{"now", std::string{to_string(settings_.level)}}});
     }
     if (!has_change) log_.write(log_level::info, "SIGHUP: the settings are as they were");
   }
@@ -259,7 +287,11 @@ private:
   void close_http() {
     http_->stop();
     std::promise<void> is_quiet;
-    asio::post(outside_, [&is_quiet] { is_quiet.set_value(); });
+    asio::post(outside_, [this, &is_quiet] {
+      is_watching_ = false;
+      idle_.cancel();
+      is_quiet.set_value();
+    });
     is_quiet.get_future().wait();
   }
 
@@ -272,7 +304,9 @@ private:
   // HTTP and signals: one thread, so that their handlers never meet.
   asio::io_context outside_{1};
   asio::signal_set signals_{outside_, SIGTERM, SIGINT, SIGHUP};
-  asio::steady_timer deadline_{outside_};
+  asio::steady_timer deadline_{outside_}, idle_{outside_};
+  bool is_watching_ = true;
+  std::uint64_t moved_ = 0;  // messages, when idle_ last fired
   bool is_stopping_ = false;  // that thread's
   std::atomic<bool> is_starting_ = true;
   std::promise<void> stop_asked_;

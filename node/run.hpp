@@ -17,6 +17,7 @@ using settings_reader = std::function<result<effective_settings>()>;
 //   SIGTERM, SIGINT   stop: no new connections, clients are told, what is under way is finished; at most 5 s
 //   the same again    end at once; what was confirmed is safe
 //   SIGHUP            read the settings again, and apply those that can change while the node runs
-[[nodiscard]] int run_node(const settings& chosen, const settings_reader& read_again, const fault_plan& faults);
+[[nodiscard]] int run_node(const settings& chosen, const settings_reader& read_again,
+                           const fault_plan& faults);
 
 }  // namespace posthorn

@@ -55,13 +55,14 @@ const std::array<setting, 17>& table() {
        &settings::node_name},
       {"node", "data_dir", "--data-dir", "DIR", "/var/lib/posthorn", "directory of the store",
        &settings::node_data_dir},
-      {"amqp", "listen", "--amqp", "HOST:PORT", "*:5672", "where AMQP clients connect", &settings::amqp_listen},
+      {"amqp", "listen", "--amqp", "HOST:PORT", "*:5672", "where AMQP clients connect",
+       &settings::amqp_listen},
       {"amqp", "heartbeat", "--amqp-heartbeat", "SECONDS", "60", "offered to clients; 0: none",
        &settings::amqp_heartbeat, 0, 65535},
       {"amqp", "channel_max", "--amqp-channel-max", "N", "2047", "channels per connection",
        &settings::amqp_channel_max, 1, 65535},
-      {"amqp", "frame_max", "--amqp-frame-max", "BYTES", "131072", "largest frame",
-       &settings::amqp_frame_max, 4096, 1ULL << 27},
+      {"amqp", "frame_max", "--amqp-frame-max", "BYTES", "131072", "largest frame", &settings::amqp_frame_max,
+       4096, 1ULL << 27},
       {"amqp", "message_size_max", "--amqp-message-size-max", "SIZE", "16 MiB", "largest message body",
        &settings::amqp_message_size_max, 1, 512ULL << 20},
       {"amqp", "connection_max", "--amqp-connection-max", "N", "0", "connections at a time (0: no limit)",
@@ -70,9 +71,10 @@ const std::array<setting, 17>& table() {
        &settings::amqp_handshake_timeout, 100, day_ms},
       {"http", "listen", "--http", "HOST:PORT", "*:15672", "health, metrics and the API",
        &settings::http_listen},
-      {"log", "level", "--log-level", "LEVEL", "info", "debug, info, warning or error", &settings::level, 0, 0,
-       true},
-      {"log", "format", "--log-format", "FORMAT", "text", "text or json, to standard error", &settings::format},
+      {"log", "level", "--log-level", "LEVEL", "info", "debug, info, warning or error", &settings::level, 0,
+       0, true},
+      {"log", "format", "--log-format", "FORMAT", "text", "text or json, to standard error",
+       &settings::format},
       {"store", "map_size", "--store-map-size", "SIZE", "auto", "bound of the store (auto: its file system)",
        &settings::store_map_size, 1ULL << 20, 1ULL << 46},
       {"store", "disk_free_min", "--store-disk-free-min", "SIZE", "auto", "free disk below which writes wait",
@@ -216,7 +218,8 @@ std::string show_size(std::uint64_t bytes) {
   static constexpr std::array<unit, 4> shown{
       {{"TiB", 1ULL << 40}, {"GiB", 1ULL << 30}, {"MiB", 1ULL << 20}, {"KiB", 1ULL << 10}}};
   for (const auto& u : shown) {
-    if (bytes != 0 && bytes % u.factor == 0) return std::to_string(bytes / u.factor) + ' ' + std::string{u.name};
+    if (bytes != 0 && bytes % u.factor == 0)
+      return std::to_string(bytes / u.factor) + ' ' + std::string{u.name};
   }
   return std::to_string(bytes);
 }
@@ -239,7 +242,8 @@ std::string names_of(const std::array<std::pair<std::string_view, Enum>, N>& nam
 }
 
 template <class Enum, std::size_t N>
-std::optional<Enum> named(const found_value& found, const std::array<std::pair<std::string_view, Enum>, N>& names) {
+std::optional<Enum> named(const found_value& found,
+                          const std::array<std::pair<std::string_view, Enum>, N>& names) {
   if (found.text() == nullptr) return std::nullopt;
   for (const auto& [name, value] : names) {
     if (name == *found.text()) return value;
@@ -387,8 +391,10 @@ void flatten(const toml::table& from, const std::string& prefix, std::vector<fil
     std::string name = prefix.empty() ? std::string{key.str()} : prefix + '.' + std::string{key.str()};
     if (const auto* inner = node.as_table()) {
       // An empty table is looked at too: a header that nobody knows is a mistake, even before its first key.
-      if (inner->empty()) out.push_back({std::move(name), {}, node.source().begin.line});
-      else flatten(*inner, name, out);
+      if (inner->empty())
+        out.push_back({std::move(name), {}, node.source().begin.line});
+      else
+        flatten(*inner, name, out);
       continue;
     }
     found_value found{{}, true, {}};
@@ -433,7 +439,7 @@ std::string bad_value(const setting& row, std::string_view name, const found_val
 
 // Collects everything that is wrong, so that an operator need not find it one start at a time.
 class complaints {
- public:
+public:
   void add(std::string text) {
     if (!text_.empty()) text_ += '\n';
     text_ += text;
@@ -441,7 +447,7 @@ class complaints {
   [[nodiscard]] bool any() const { return !text_.empty(); }
   [[nodiscard]] error as_error() && { return refused(std::move(text_)); }
 
- private:
+private:
   std::string text_;
 };
 
@@ -461,7 +467,8 @@ void apply_file(const toml::table& parsed, std::string_view file_name, effective
     } else if (!assign(*row, entry.value, effective.values)) {
       wrong.add(where + ": " + bad_value(*row, entry.name, entry.value));
     } else {
-      effective.origins[static_cast<std::size_t>(row - table().begin())] = {origin_kind::file, std::move(where)};
+      effective.origins[static_cast<std::size_t>(row - table().begin())] = {origin_kind::file,
+                                                                            std::move(where)};
     }
   }
 }
@@ -482,7 +489,8 @@ void apply_environment(const std::map<std::string, std::string>& environment, ef
     if (row != table().end()) {
       const auto found = from_text(value);
       if (assign(*row, found, effective.values)) {
-        effective.origins[static_cast<std::size_t>(row - table().begin())] = {origin_kind::environment, variable};
+        effective.origins[static_cast<std::size_t>(row - table().begin())] = {origin_kind::environment,
+                                                                              variable};
       } else {
         wrong.add("environment: " + bad_value(*row, variable, found));
       }
@@ -500,7 +508,8 @@ void apply_environment(const std::map<std::string, std::string>& environment, ef
     if (near && (is_ours || distance(*near, variable) <= 2)) {
       wrong.add("environment: unknown variable " + variable + ": did you mean " + *near + "?");
     } else if (is_ours) {
-      wrong.add("environment: unknown variable " + variable + ": `posthornd --print-config` shows all settings");
+      wrong.add("environment: unknown variable " + variable +
+                ": `posthornd --print-config` shows all settings");
     }
   }
 }
@@ -529,7 +538,8 @@ effective_settings defaults(const std::string& host_name) {
   effective.origins.resize(table().size());
   for (const auto& row : table()) {
     if (row.default_text.empty()) continue;
-    expects(assign(row, from_text(row.default_text), effective.values), "every default is a value of its setting");
+    expects(assign(row, from_text(row.default_text), effective.values),
+            "every default is a value of its setting");
   }
   effective.values.node_name = "posthorn@" + host_name;
   return effective;
@@ -572,7 +582,8 @@ std::string setting::expected() const {
         } else if constexpr (std::is_same_v<type, std::uint64_t>) {
           return "a whole number from " + std::to_string(row.min) + " to " + std::to_string(row.max);
         } else if constexpr (std::is_same_v<type, std::chrono::seconds>) {
-          return "a whole number of seconds from " + std::to_string(row.min) + " to " + std::to_string(row.max);
+          return "a whole number of seconds from " + std::to_string(row.min) + " to " +
+                 std::to_string(row.max);
         } else if constexpr (std::is_same_v<type, std::chrono::milliseconds>) {
           const auto shown = [](std::uint64_t ms) {
             return show_duration(std::chrono::milliseconds{static_cast<std::int64_t>(ms)});
@@ -580,8 +591,8 @@ std::string setting::expected() const {
           return R"(a time with its unit (ms, s or min), such as "10 s", from )" + shown(row.min) + " to " +
                  shown(row.max);
         } else if constexpr (std::is_same_v<type, byte_size>) {
-          return R"(a size in bytes, or with its unit, such as "16 MiB" or "2 GB", from )" + show_size(row.min) +
-                 " to " + show_size(row.max);
+          return R"(a size in bytes, or with its unit, such as "16 MiB" or "2 GB", from )" +
+                 show_size(row.min) + " to " + show_size(row.max);
         } else if constexpr (std::is_same_v<type, std::optional<byte_size>>) {
           return R"("auto", or a size in bytes, or with its unit, such as "16 MiB" or "2 GB", from )" +
                  show_size(row.min) + " to " + show_size(row.max);
@@ -605,8 +616,8 @@ result<effective_settings> load_settings(const setting_sources& sources, std::st
     const toml::table parsed = toml::parse(file_text, file_name);
     apply_file(parsed, file_name, effective, wrong);
   } catch (const toml::parse_error& failure) {
-    wrong.add(std::string{file_name} + ':' + std::to_string(failure.source().begin.line) + ": not TOML: " +
-              std::string{failure.description()});
+    wrong.add(std::string{file_name} + ':' + std::to_string(failure.source().begin.line) +
+              ": not TOML: " + std::string{failure.description()});
   }
   apply_environment(sources.environment, effective, wrong);
   apply_command_line(sources.command_line, effective, wrong);
@@ -651,15 +662,15 @@ setting_sources sources_of_process() {
 std::vector<const setting*> changed_settings(const settings& before, const settings& after) {
   std::vector<const setting*> changed;
   for (const auto& row : table()) {
-    const bool is_same =
-        std::visit([&](auto member) { return before.*member == after.*member; }, row.member);
+    const bool is_same = std::visit([&](auto member) { return before.*member == after.*member; }, row.member);
     if (!is_same) changed.push_back(&row);
   }
   return changed;
 }
 
 std::string print_config(const effective_settings& effective) {
-  std::string out = "# The settings in effect, and where each comes from. This is a valid configuration file.\n";
+  std::string out =
+      "# The settings in effect, and where each comes from. This is a valid configuration file.\n";
   std::string_view current_table;
   for (std::size_t i = 0; i < table().size(); ++i) {
     const setting& row = table()[i];
@@ -682,7 +693,8 @@ std::string setting_reference() {
   for (const auto& row : table()) {
     out += "| `" + row.name() + "` | `" + shown_value(row, host_independent.values) + "` | `" +
            std::string{row.flag} + ' ' + std::string{row.placeholder} + "` | `" + row.variable() + "` | " +
-           std::string{row.help} + "; " + row.expected() + (row.live ? "; read again on SIGHUP" : "") + " |\n";
+           std::string{row.help} + "; " + row.expected() + (row.live ? "; read again on SIGHUP" : "") +
+           " |\n";
   }
   return out;
 }

@@ -76,11 +76,11 @@ struct settings {
 };
 
 // The member that a setting fills. Its type says how the setting is written.
-using setting_member = std::variant<std::string settings::*, std::filesystem::path settings::*,
-                                    listen_address settings::*, std::uint64_t settings::*,
-                                    std::chrono::seconds settings::*, std::chrono::milliseconds settings::*,
-                                    byte_size settings::*, std::optional<byte_size> settings::*,
-                                    log_level settings::*, log_format settings::*>;
+using setting_member =
+    std::variant<std::string settings::*, std::filesystem::path settings::*, listen_address settings::*,
+                 std::uint64_t settings::*, std::chrono::seconds settings::*,
+                 std::chrono::milliseconds settings::*, byte_size settings::*,
+                 std::optional<byte_size> settings::*, log_level settings::*, log_format settings::*>;
 
 // One row of the table.
 struct setting {
@@ -88,8 +88,9 @@ struct setting {
   std::string_view key;    // in that table: heartbeat
   std::string_view flag;   // --amqp-heartbeat
   std::string_view placeholder;
-  std::string_view default_text;  // as it is written in the environment; "" for node.name: from the host's name
-  std::string_view help;          // one sentence fragment that fits a line of --help
+  std::string_view
+      default_text;       // as it is written in the environment; "" for node.name: from the host's name
+  std::string_view help;  // one sentence fragment that fits a line of --help
   setting_member member;
   // For whole numbers, sizes and durations (in seconds, bytes and milliseconds).
   std::uint64_t min = 0;
@@ -119,16 +120,17 @@ struct effective_settings {
 // What is read besides the defaults. Plain values, so that a test needs no process around it.
 struct setting_sources {
   std::optional<std::filesystem::path> file;
-  std::map<std::string, std::string> environment;                    // only what begins with POSTHORN_ is looked at
+  std::map<std::string, std::string> environment;  // only what begins with POSTHORN_ is looked at
   std::vector<std::pair<std::string, std::string>> command_line;  // flag and value; a later one wins
-  std::string host_name = "localhost";                               // for the default of node.name
+  std::string host_name = "localhost";                            // for the default of node.name
 };
 
 // An error here is one sentence (or several lines of one sentence each) for the operator.
 [[nodiscard]] result<effective_settings> load_settings(const setting_sources& sources);
 
 // The same, of a file's text. `file_name` is used in errors and origins.
-[[nodiscard]] result<effective_settings> load_settings(const setting_sources& sources, std::string_view file_text,
+[[nodiscard]] result<effective_settings> load_settings(const setting_sources& sources,
+                                                       std::string_view file_text,
                                                        std::string_view file_name);
 
 // What this process was given: its environment and its host's name.

@@ -19,6 +19,8 @@ namespace {
 constexpr sequence last_sequence{std::numeric_limits<std::uint64_t>::max()};
 // At restart, what does not survive it is erased in transactions of this many records.
 constexpr std::size_t clearing_count_max = 50'000;
+// With less than this, in bytes, a transaction may have found no room.
+constexpr std::uint64_t nearly_full = std::uint64_t{64} << 20;
 
 std::span<const std::byte> as_bytes(std::string_view text) noexcept {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
@@ -139,9 +141,11 @@ result<void> store::open_tables() {
     if (auto r = table(name, *id); !r) return r;
   }
   MDB_val key{7, const_cast<char*>("version")}, value{};
-  if (mdb_get(txn->handle(), tables_.meta, &key, &value) == MDB_SUCCESS) return {};  // leaves the file as it is
-  const std::uint32_t now = version;
-  if (auto r = txn->put(tables_.meta, as_bytes("version"), std::as_bytes(std::span{&now, 1})); !r) return r;
+  if (mdb_get(txn->handle(), tables_.meta, &key, &value) != MDB_SUCCESS) {
+    const std::uint32_t now = version;
+    if (auto r = txn->put(tables_.meta, as_bytes("version"), std::as_bytes(std::span{&now, 1})); !r) return r;
+  }
+  // The handles of the tables live on only if the transaction commits. Without a change, it leaves the file as it is.
   return std::move(*txn).commit();
 }
 
@@ -218,7 +222,13 @@ result<recovered_store> store::recover() {
     };
     if (auto r = read_graves(*txn); !r) return damaged(r.error());
     if (auto r = read_definitions(*txn, out); !r) return damaged(r.error());
-    for (const auto& [place, last] : graves_) out.last_mailbox = std::max(out.last_mailbox, place.first);
+    for (const auto& [place, last] : graves_) {
+      out.last_mailbox = std::max(out.last_mailbox, place.first);
+      // New messages must not get sequences that are still to be erased.
+      if (const auto found = out.mailboxes.find(place.first); found != out.mailboxes.end()) {
+        found->second.used = std::max(found->second.used, last);
+      }
+    }
     auto c = cursor::open(txn->handle(), tables_.messages);
     if (!c) return c.error();
     auto item = c->first();
@@ -291,7 +301,7 @@ result<void> store::commit(std::span<const mailbox_write> mailboxes, std::span<c
     }
     if (auto r = write_appends(*txn, mailboxes); !r) return r;
     if (auto r = write_erasures(*txn, mailboxes); !r) return r;
-    return std::move(*txn).commit();
+    return end(std::move(*txn));
   }();
   if (!written) {
     graves_ = published_graves_;
@@ -305,13 +315,22 @@ result<void> store::commit_erasures(std::span<const mailbox_write> mailboxes) {
   auto txn = write_transaction::begin(environment_.get());
   if (!txn) return txn.error();
   auto written = write_erasures(*txn, mailboxes);
-  if (written) written = std::move(*txn).commit();
+  if (written) written = end(std::move(*txn));
   if (!written) {
     graves_ = published_graves_;
     return written;
   }
   publish_graves();
   return {};
+}
+
+// A write that a nearly full disk takes only in part comes out of LMDB as an I/O error. It is one only if there was room.
+result<void> store::end(write_transaction txn) {
+  auto written = std::move(txn).commit();
+  if (!written && written.error().code == errc::corrupted && space(false).disk_free < nearly_full) {
+    return overloaded(written.error().text + " (the disk is full)");
+  }
+  return written;
 }
 
 result<void> store::write_appends(write_transaction& txn, std::span<const mailbox_write> mailboxes) {
@@ -436,7 +455,7 @@ result<void> store::bury(std::size_t count_max) {
       if (auto r = txn->erase(tables_.graves, message_key{mailbox, first}); !r) return r;
       graves_.erase(graves_.begin());
     }
-    return std::move(*txn).commit();
+    return end(std::move(*txn));
   }();
   if (!slice) {
     graves_ = graves_before;

@@ -110,6 +110,7 @@ private:
   store(directory_lock lock, std::filesystem::path directory) : lock_{std::move(lock)}, directory_{std::move(directory)} {}
 
   result<void> open_tables();
+  result<void> end(write_transaction txn);
   result<void> write_topology(write_transaction& txn, const topology_write& write);
   result<void> write_appends(write_transaction& txn, std::span<const mailbox_write> mailboxes);
   result<void> write_erasures(write_transaction& txn, std::span<const mailbox_write> mailboxes);

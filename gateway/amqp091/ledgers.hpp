@@ -23,7 +23,7 @@ public:
       first_ = number + 1;  // answered at once
     } else {
       open_.push_back({targets, static_cast<std::uint32_t>(size)});
-      size_ += size;
+      if (targets != 0) size_ += size;
     }
     last_ = number;
     return number;

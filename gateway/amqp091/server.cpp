@@ -66,7 +66,10 @@ struct server::impl {
     acceptor.open(at.protocol(), failed);
     if (failed) return failed;
     acceptor.set_option(tcp::acceptor::reuse_address{true}, failed);
-    if (at.protocol() == tcp::v6()) acceptor.set_option(boost::asio::ip::v6_only{!dual_stack}, failed);
+    const bool mapped = at.address().is_v6() && at.address().to_v6().is_v4_mapped();
+    if (at.protocol() == tcp::v6()) {
+      acceptor.set_option(boost::asio::ip::v6_only{!dual_stack && !mapped}, failed);
+    }
     if (failed) return failed;
     acceptor.bind(at, failed);
     if (failed) return failed;

@@ -109,7 +109,9 @@ json::object to_json(const node_summary& node) {
   return out;
 }
 
-response json_response(const json::value& body) { return {200, "application/json", json::serialize(body), {}}; }
+response json_response(const json::value& body) {
+  return {200, "application/json", json::serialize(body), {}};
+}
 
 response unauthorized(std::string_view reason) {
   auto answer = error_response(401, reason);
@@ -136,9 +138,11 @@ response queues(const broker_view& broker, std::span<const std::string> path) {
   const auto found = broker.list_queues(vhost);
   if (!found) return error_response(404, "no virtual host " + path[0]);
   if (path.size() == 2) {
-    const auto queue = std::find_if(found->begin(), found->end(),
-                                    [&](const queue_summary& candidate) { return candidate.name == path[1]; });
-    if (queue == found->end()) return error_response(404, "no queue " + path[1] + " in virtual host " + path[0]);
+    const auto queue = std::find_if(found->begin(), found->end(), [&](const queue_summary& candidate) {
+      return candidate.name == path[1];
+    });
+    if (queue == found->end())
+      return error_response(404, "no queue " + path[1] + " in virtual host " + path[0]);
     return json_response(to_json(*queue));
   }
   json::array all;

@@ -30,7 +30,8 @@ namespace {
 
 beast::http::response<beast::http::string_body> to_beast(response answer, unsigned version, bool keep_alive,
                                                          bool is_head) {
-  beast::http::response<beast::http::string_body> out{static_cast<beast::http::status>(answer.status), version};
+  beast::http::response<beast::http::string_body> out{static_cast<beast::http::status>(answer.status),
+                                                      version};
   out.set(beast::http::field::server, "Posthorn");
   if (!answer.body.empty()) out.set(beast::http::field::content_type, answer.content_type);
   for (const auto& [name, value] : answer.headers) out.set(name, value);
@@ -104,8 +105,10 @@ public:
 
   void start() {
     asio::dispatch(stream_.get_executor(), [self = shared_from_this()] {
-      if (self->is_welcome_) self->wait_for_request();
-      else self->write(error_response(503, "too many connections"), 11, false, false);
+      if (self->is_welcome_)
+        self->wait_for_request();
+      else
+        self->write(error_response(503, "too many connections"), 11, false, false);
     });
   }
 
@@ -131,10 +134,9 @@ private:
     parser_->header_limit(owner_->limits.header_size_max);
     parser_->body_limit(owner_->limits.body_size_max);
     stream_.expires_after(owner_->limits.request_timeout);
-    beast::http::async_read(stream_, buffer_, *parser_,
-                            [self = shared_from_this()](beast::error_code failure, std::size_t) {
-                              self->on_request(failure);
-                            });
+    beast::http::async_read(
+        stream_, buffer_, *parser_,
+        [self = shared_from_this()](beast::error_code failure, std::size_t) { self->on_request(failure); });
   }
 
   void on_request(beast::error_code failure) {
@@ -170,8 +172,10 @@ private:
     auto written = [self = shared_from_this()](beast::error_code failure, std::size_t) {
       self->on_written(failure);
     };
-    if (is_head) beast::http::async_write_header(stream_, *serializer_, std::move(written));
-    else beast::http::async_write(stream_, *serializer_, std::move(written));
+    if (is_head)
+      beast::http::async_write_header(stream_, *serializer_, std::move(written));
+    else
+      beast::http::async_write(stream_, *serializer_, std::move(written));
   }
 
   void on_written(beast::error_code failure) {
@@ -189,7 +193,8 @@ private:
     stream_.async_read_some(buffer_.prepare(4096),
                             [self = shared_from_this()](beast::error_code failure, std::size_t size) {
                               self->drained_ += size;
-                              if (!failure && self->drained_ < self->owner_->limits.body_size_max) self->drain();
+                              if (!failure && self->drained_ < self->owner_->limits.body_size_max)
+                                self->drain();
                             });
   }
 
@@ -222,37 +227,37 @@ void server_state::accept(std::size_t index) {
   auto& from = listeners[index];
   from.acceptor.async_accept(
       asio::make_strand(io),
-      asio::bind_executor(from.strand, [self = shared_from_this(), index](beast::error_code failure,
-                                                                          tcp::socket socket) {
-        if (self->is_stopped) return;
-        auto& source = self->listeners[index];
-        if (failure) {
-          if (failure == asio::error::operation_aborted) return;
-          // Out of descriptors, most likely. Accepting again at once would only spin.
-          source.pause->expires_after(std::chrono::milliseconds{100});
-          source.pause->async_wait([self, index](beast::error_code aborted) {
-            if (!aborted) self->accept(index);
-          });
-          return;
-        }
-        std::size_t count = 0;
-        {
-          const std::lock_guard lock{self->mutex};
-          count = self->sessions.size();
-        }
-        // Somewhat beyond the limit others are still told why they are not served; then they are only closed.
-        if (count < self->limits.connections_max + 16) {
-          auto opened =
-              std::make_shared<session>(std::move(socket), self, count < self->limits.connections_max);
-          {
-            const std::lock_guard lock{self->mutex};
-            self->sessions.insert(opened.get());
-          }
-          opened->start();
-          if (self->is_stopped) opened->cut();  // `stop` may have looked just before it was in the list
-        }
-        self->accept(index);
-      }));
+      asio::bind_executor(
+          from.strand, [self = shared_from_this(), index](beast::error_code failure, tcp::socket socket) {
+            if (self->is_stopped) return;
+            auto& source = self->listeners[index];
+            if (failure) {
+              if (failure == asio::error::operation_aborted) return;
+              // Out of descriptors, most likely. Accepting again at once would only spin.
+              source.pause->expires_after(std::chrono::milliseconds{100});
+              source.pause->async_wait([self, index](beast::error_code aborted) {
+                if (!aborted) self->accept(index);
+              });
+              return;
+            }
+            std::size_t count = 0;
+            {
+              const std::lock_guard lock{self->mutex};
+              count = self->sessions.size();
+            }
+            // Somewhat beyond the limit others are still told why they are not served; then they are only closed.
+            if (count < self->limits.connections_max + 16) {
+              auto opened =
+                  std::make_shared<session>(std::move(socket), self, count < self->limits.connections_max);
+              {
+                const std::lock_guard lock{self->mutex};
+                self->sessions.insert(opened.get());
+              }
+              opened->start();
+              if (self->is_stopped) opened->cut();  // `stop` may have looked just before it was in the list
+            }
+            self->accept(index);
+          }));
 }
 
 void server_state::stop() {
@@ -275,8 +280,9 @@ void server_state::stop() {
   for (const auto& one : open) one->cut();
 }
 
-result<std::unique_ptr<server>> server::listen(asio::io_context& io, std::string_view host, std::uint16_t port,
-                                               request_handler handle, server_limits limits) {
+result<std::unique_ptr<server>> server::listen(asio::io_context& io, std::string_view host,
+                                               std::uint16_t port, request_handler handle,
+                                               server_limits limits) {
   std::vector<tcp::endpoint> wanted;
   const bool is_any = host == "*";
   if (is_any) {
@@ -305,7 +311,7 @@ result<std::unique_ptr<server>> server::listen(asio::io_context& io, std::string
       acceptor.open(endpoint.protocol(), failure);
       if (!failure) acceptor.set_option(tcp::acceptor::reuse_address{true}, failure);
       if (!failure && endpoint.protocol() == tcp::v6()) {
-        acceptor.set_option(asio::ip::v6_only{!is_any}, failure);
+        acceptor.set_option(asio::ip::v6_only{false}, failure);
       }
       if (!failure) acceptor.bind(endpoint, failure);
       if (!failure) acceptor.listen(asio::socket_base::max_listen_connections, failure);
@@ -333,8 +339,9 @@ result<std::unique_ptr<server>> server::listen(asio::io_context& io, std::string
     made->listeners.push_back({strand, std::move(acceptor), local, std::move(pause)});
   }
   if (made->listeners.empty()) {
-    return first_error ? *first_error : error{errc::unreachable, "cannot listen on " + std::string{host} +
-                                                                     " for HTTP: it names no address"};
+    return first_error ? *first_error
+                       : error{errc::unreachable,
+                               "cannot listen on " + std::string{host} + " for HTTP: it names no address"};
   }
   for (std::size_t i = 0; i < made->listeners.size(); ++i) {
     asio::post(made->listeners[i].strand, [made, i] {

@@ -20,10 +20,10 @@
 namespace posthorn::http {
 
 struct server_limits {
-  std::uint32_t header_size_max = 8U << 10U;  // beyond: 431
-  std::uint64_t body_size_max = 1U << 20U;    // beyond: 413
-  std::size_t connections_max = 256;          // beyond: 503, then closed
-  std::chrono::milliseconds idle_timeout{30'000};   // a connection kept alive, without a request
+  std::uint32_t header_size_max = 8U << 10U;          // beyond: 431
+  std::uint64_t body_size_max = 1U << 20U;            // beyond: 413
+  std::size_t connections_max = 256;                  // beyond: 503, then closed
+  std::chrono::milliseconds idle_timeout{30'000};     // a connection kept alive, without a request
   std::chrono::milliseconds request_timeout{10'000};  // from its first byte to the end of the answer
 };
 
@@ -34,7 +34,8 @@ public:
   // Listens on each address that the host names; "*" is every address of this machine. `unreachable` when the port is
   // in use or the address is not ours, `refused` when it may not be opened.
   static result<std::unique_ptr<server>> listen(boost::asio::io_context& io, std::string_view host,
-                                                std::uint16_t port, request_handler handle, server_limits limits = {});
+                                                std::uint16_t port, request_handler handle,
+                                                server_limits limits = {});
   ~server();
   server(const server&) = delete;
   server& operator=(const server&) = delete;

@@ -4,9 +4,9 @@
 #include "node/commands/text_table.hpp"
 #include "node/load/load.hpp"
 
+#include <CLI/CLI.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
-#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -36,7 +36,8 @@ struct bench_options {
 };
 
 std::string per_second(std::uint64_t count, double seconds) {
-  return with_thousands(static_cast<unsigned long long>(std::llround(static_cast<double>(count) / std::max(seconds, 1e-9))));
+  return with_thousands(
+      static_cast<unsigned long long>(std::llround(static_cast<double>(count) / std::max(seconds, 1e-9))));
 }
 
 std::string milliseconds(std::uint64_t nanoseconds) {
@@ -65,7 +66,9 @@ json::object counts_json(const load_counts& counts) {
 }
 
 std::string as_json(const load_report& report) {
-  const auto rate = [&](std::uint64_t count) { return static_cast<double>(count) / std::max(report.seconds, 1e-9); };
+  const auto rate = [&](std::uint64_t count) {
+    return static_cast<double>(count) / std::max(report.seconds, 1e-9);
+  };
   json::object per_second;
   per_second["published"] = rate(report.measured.published);
   per_second["confirmed"] = rate(report.measured.confirmed);
@@ -103,7 +106,8 @@ std::string as_text(const load_report& report) {
   const auto add_latency = [&](const char* what, const latency_histogram& of) {
     if (of.count() == 0) return;
     latencies.add_row({what, milliseconds(of.quantile(0.5)), milliseconds(of.quantile(0.95)),
-                       milliseconds(of.quantile(0.99)), milliseconds(of.quantile(0.999)), milliseconds(of.max())});
+                       milliseconds(of.quantile(0.99)), milliseconds(of.quantile(0.999)),
+                       milliseconds(of.max())});
   };
   add_latency("publish to delivery", report.delivery);
   add_latency("publish to confirm", report.confirm);
@@ -185,11 +189,11 @@ void add_bench(CLI::App& app, command_context& context) {
       ->option_text("TYPE");
   command->add_option("--queue-type", load.queue_type, "classic, quorum, ... (x-queue-type)")
       ->option_text("TYPE");
-  command->add_option("--name", load.name, "Queues are called NAME-0 ... (posthorn-bench)")->option_text("NAME");
+  command->add_option("--name", load.name, "Queues are called NAME-0 ... (posthorn-bench)")
+      ->option_text("NAME");
   command->add_flag("--keep", load.keep, "Use the queues as they are, and leave them");
-  command->callback([&context, options] {
-    context.action = [&context, options] { return bench(context, *options); };
-  });
+  command->callback(
+      [&context, options] { context.action = [&context, options] { return bench(context, *options); }; });
 }
 
 }  // namespace posthorn

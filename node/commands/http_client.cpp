@@ -34,8 +34,10 @@ result<target_url> parse_url(std::string_view url) {
   };
   std::string_view rest = url;
   if (rest.starts_with("https://")) return wrong("asks for TLS, which a node does not speak yet");
-  if (rest.starts_with("http://")) rest.remove_prefix(7);
-  else if (rest.find("://") != std::string_view::npos) return wrong("is not for HTTP");
+  if (rest.starts_with("http://"))
+    rest.remove_prefix(7);
+  else if (rest.find("://") != std::string_view::npos)
+    return wrong("is not for HTTP");
   target_url out;
   const auto slash = std::min(rest.find('/'), rest.size());
   out.prefix = rest.substr(slash);
@@ -49,8 +51,7 @@ result<target_url> parse_url(std::string_view url) {
   }
   if (rest.starts_with('[') && rest.ends_with(']')) rest = rest.substr(1, rest.size() - 2);
   out.host = rest;
-  if (out.host.empty() || out.port.empty() ||
-      out.port.find_first_not_of("0123456789") != std::string::npos) {
+  if (out.host.empty() || out.port.empty() || out.port.find_first_not_of("0123456789") != std::string::npos) {
     return wrong("names no host and port");
   }
   return out;
@@ -68,17 +69,18 @@ struct exchange {
   bool is_done = false;
 
   void start(const target_url& url) {
-    resolver.async_resolve(url.host, url.port, [this](beast::error_code e, tcp::resolver::results_type found) {
-      if (e) return finish(e);
-      stream.async_connect(found, [this](beast::error_code e2, const tcp::endpoint&) {
-        if (e2) return finish(e2);
-        beast::http::async_write(stream, question, [this](beast::error_code e3, std::size_t) {
-          if (e3) return finish(e3);
-          beast::http::async_read(stream, buffer, parser,
-                                  [this](beast::error_code e4, std::size_t) { finish(e4); });
+    resolver.async_resolve(
+        url.host, url.port, [this](beast::error_code e, tcp::resolver::results_type found) {
+          if (e) return finish(e);
+          stream.async_connect(found, [this](beast::error_code e2, const tcp::endpoint&) {
+            if (e2) return finish(e2);
+            beast::http::async_write(stream, question, [this](beast::error_code e3, std::size_t) {
+              if (e3) return finish(e3);
+              beast::http::async_read(stream, buffer, parser,
+                                      [this](beast::error_code e4, std::size_t) { finish(e4); });
+            });
+          });
         });
-      });
-    });
   }
 
   void finish(beast::error_code e) {
@@ -89,14 +91,16 @@ struct exchange {
 
 }  // namespace
 
-result<http_answer> http_get(const node_access& access, std::string_view path, std::chrono::milliseconds timeout) {
+result<http_answer> http_get(const node_access& access, std::string_view path,
+                             std::chrono::milliseconds timeout) {
   const auto url = parse_url(access.url);
   if (!url) return url.error();
   exchange talk;
   talk.question = {beast::http::verb::get, url->prefix + std::string{path}, 11};
   talk.question.set(beast::http::field::host, url->host);
   talk.question.set(beast::http::field::user_agent, "posthorn");
-  talk.question.set(beast::http::field::authorization, http::basic_authorization({access.user, access.password}));
+  talk.question.set(beast::http::field::authorization,
+                    http::basic_authorization({access.user, access.password}));
   talk.question.keep_alive(false);
   talk.parser.body_limit(std::uint64_t{256} << 20U);
   talk.start(*url);
@@ -104,7 +108,8 @@ result<http_answer> http_get(const node_access& access, std::string_view path, s
   if (!talk.is_done || talk.failure) {
     const std::string why =
         talk.is_done ? talk.failure.message() : "no answer within " + std::to_string(timeout.count()) + " ms";
-    return error{errc::unreachable, "no node answers at " + access.url + ": is posthornd running there, and is " +
+    return error{errc::unreachable, "no node answers at " + access.url +
+                                        ": is posthornd running there, and is " +
                                         "this its --http address? (" + why + ')'};
   }
   auto answer = talk.parser.release();
@@ -133,8 +138,8 @@ std::string percent_encoded(std::string_view segment) {
   constexpr std::string_view digits = "0123456789ABCDEF";
   std::string out;
   for (const char c : segment) {
-    const bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-                          c == '_' || c == '.' || c == '~';
+    const bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                          c == '-' || c == '_' || c == '.' || c == '~';
     if (is_plain) {
       out += c;
       continue;

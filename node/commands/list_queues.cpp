@@ -2,11 +2,11 @@
 #include "node/commands/command.hpp"
 #include "node/commands/text_table.hpp"
 
+#include <CLI/CLI.hpp>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
-#include <CLI/CLI.hpp>
 
 #include <memory>
 #include <string>
@@ -51,8 +51,9 @@ exit_code list_queues(const command_context& context, const std::string& vhost) 
     const auto* queue = entry.if_object();
     if (queue == nullptr) continue;
     table.add_row({cell(*queue, "vhost"), cell(*queue, "name"), cell(*queue, "type"), cell(*queue, "durable"),
-                   cell(*queue, "state"), cell(*queue, "messages_ready"), cell(*queue, "messages_unacknowledged"),
-                   cell(*queue, "messages"), cell(*queue, "consumers")});
+                   cell(*queue, "state"), cell(*queue, "messages_ready"),
+                   cell(*queue, "messages_unacknowledged"), cell(*queue, "messages"),
+                   cell(*queue, "consumers")});
   }
   context.out << table.to_string();
   return exit_code::ok;
@@ -68,9 +69,8 @@ void add_list(CLI::App& app, command_context& context) {
   queues->fallthrough();
   const auto vhost = std::make_shared<std::string>();
   queues->add_option("--vhost", *vhost, "Of one virtual host only")->option_text("NAME");
-  queues->callback([&context, vhost] {
-    context.action = [&context, vhost] { return list_queues(context, *vhost); };
-  });
+  queues->callback(
+      [&context, vhost] { context.action = [&context, vhost] { return list_queues(context, *vhost); }; });
 }
 
 }  // namespace posthorn

@@ -2,10 +2,10 @@
 #include "node/commands/command.hpp"
 #include "node/commands/text_table.hpp"
 
+#include <CLI/CLI.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
-#include <CLI/CLI.hpp>
 
 #include <string>
 #include <string_view>
@@ -17,7 +17,8 @@ namespace json = boost::json;
 
 std::uint64_t number_at(const json::value& from, std::string_view key) {
   const auto* object = from.if_object();
-  const auto* found = object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
+  const auto* found =
+      object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
   boost::system::error_code failure;
   const auto number = found == nullptr ? 0 : found->to_number<std::uint64_t>(failure);
   return failure ? 0 : number;
@@ -25,14 +26,16 @@ std::uint64_t number_at(const json::value& from, std::string_view key) {
 
 std::string text_at(const json::value& from, std::string_view key) {
   const auto* object = from.if_object();
-  const auto* found = object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
+  const auto* found =
+      object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
   return found != nullptr && found->is_string() ? std::string{found->as_string().c_str()} : std::string{};
 }
 
 const json::value& part(const json::value& from, std::string_view key) {
   static const json::value nothing;
   const auto* object = from.if_object();
-  const auto* found = object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
+  const auto* found =
+      object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
   return found == nullptr ? nothing : *found;
 }
 

@@ -1,13 +1,13 @@
 // posthorn verify: reads every record of a store that no node is using. Ends with 65 when one is damaged.
+#include "persist/verify.hpp"
 #include "node/commands/command.hpp"
 #include "node/commands/text_table.hpp"
 #include "persist/damage_guard.hpp"
-#include "persist/verify.hpp"
 
+#include <CLI/CLI.hpp>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
-#include <CLI/CLI.hpp>
 
 #include <memory>
 #include <string>
@@ -60,7 +60,8 @@ exit_code verify_store(const command_context& context, const std::string& direct
   context.out.flush();
   if (report->clean()) return exit_code::ok;
   for (const auto& problem : report->problems) context.err << "posthorn: " << problem << '\n';
-  context.err << "posthorn: the store in " << directory << " is damaged: " << with_thousands(report->problem_count)
+  context.err << "posthorn: the store in " << directory
+              << " is damaged: " << with_thousands(report->problem_count)
               << " problems; restore a copy of the directory\n";
   return exit_code::data_damaged;
 }

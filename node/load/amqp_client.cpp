@@ -27,7 +27,9 @@ constexpr std::size_t receive_size = std::size_t{256} << 10U;
 
 std::string reason(int code) { return std::generic_category().message(code); }
 
-error gone(std::string why) { return {errc::unreachable, "the broker closed the connection: " + std::move(why)}; }
+error gone(std::string why) {
+  return {errc::unreachable, "the broker closed the connection: " + std::move(why)};
+}
 
 std::optional<std::string> percent_decoded(std::string_view text) {
   std::string out;
@@ -37,7 +39,11 @@ std::optional<std::string> percent_decoded(std::string_view text) {
       continue;
     }
     if (i + 2 >= text.size()) return std::nullopt;
-    const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10 : -1; };
+    const auto digit = [](char c) {
+      return c >= '0' && c <= '9'                     ? c - '0'
+             : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10
+                                                      : -1;
+    };
     const int high = digit(text[i + 1]);
     const int low = digit(text[i + 2]);
     if (high < 0 || low < 0) return std::nullopt;
@@ -176,7 +182,8 @@ result<void> amqp_client::handshake(const amqp_address& address) {
   method::connection_tune_ok tune_ok;
   tune_ok.channel_max = tune.channel_max;
   tune_ok.frame_max = frame_max_;
-  tune_ok.heartbeat = 0;  // under load there is always something to hear, and a paused producer stays connected
+  tune_ok.heartbeat =
+      0;  // under load there is always something to hear, and a paused producer stays connected
   amqp::encode(0, tune_ok, bytes);
   method::connection_open open;
   open.virtual_host = address.vhost;

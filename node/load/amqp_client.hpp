@@ -78,7 +78,7 @@ private:
   std::uint32_t frame_max_ = 4096;
   bool is_blocked_ = false;
   std::string received_;
-  std::size_t at_ = 0;  // of the first octet in `received_` that was not yet looked at
+  std::size_t at_ = 0;                 // of the first octet in `received_` that was not yet looked at
   std::span<const std::byte> answer_;  // the payload that `expect` found
 };
 

@@ -24,7 +24,9 @@ public:
   // The oldest unconfirmed message holds its place in the ring, though younger ones are confirmed already.
   [[nodiscard]] std::size_t room() const noexcept {
     const auto span = static_cast<std::size_t>(next_ - lowest_);
-    return span >= sent_at_.size() || in_flight_ >= size_ ? 0 : std::min(size_ - in_flight_, sent_at_.size() - span);
+    return span >= sent_at_.size() || in_flight_ >= size_
+               ? 0
+               : std::min(size_ - in_flight_, sent_at_.size() - span);
   }
   // Answers that named a message which was not there to be settled.
   [[nodiscard]] std::uint64_t unexpected() const noexcept { return unexpected_; }

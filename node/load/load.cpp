@@ -23,7 +23,7 @@ namespace method = amqp091::method;
 using namespace std::chrono_literals;
 using steady = std::chrono::steady_clock;
 
-constexpr auto patience = 20s;         // for the last confirms, and for a consumer that hears nothing more
+constexpr auto patience = 20s;  // for the last confirms, and for a consumer that hears nothing more
 constexpr std::size_t batch_size = std::size_t{256} << 10U;  // bytes that a producer hands over at a time
 
 std::uint64_t now_ns() { return static_cast<std::uint64_t>(steady::now().time_since_epoch().count()); }
@@ -42,7 +42,9 @@ std::string table_body(const field_table& table) {
 struct alignas(64) counter {
   std::atomic<std::uint64_t> value = 0;
 
-  void add(std::uint64_t n) { value.store(value.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+  void add(std::uint64_t n) {
+    value.store(value.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
   [[nodiscard]] std::uint64_t get() const { return value.load(std::memory_order_relaxed); }
 };
 
@@ -51,8 +53,8 @@ struct stage {
   explicit stage(const load_options& o) : options{o} {}
 
   const load_options& options;
-  std::atomic<bool> begin = false;          // all are connected
-  std::atomic<bool> measure = false;        // latencies count
+  std::atomic<bool> begin = false;    // all are connected
+  std::atomic<bool> measure = false;  // latencies count
   std::atomic<bool> stop_publishing = false;
   std::atomic<bool> stop_consuming = false;
   std::atomic<bool> has_failed = false;
@@ -236,8 +238,9 @@ public:
   consumer(stage& on, unsigned index) : stage_{on}, index_{index} {
     const auto& options = on.options;
     // Waiting for more than may come before the first acknowledgement would be waiting for ever.
-    ack_every_ = std::max(1U, options.prefetch == 0 ? options.ack_every
-                                                    : std::min<unsigned>(options.ack_every, options.prefetch));
+    ack_every_ =
+        std::max(1U, options.prefetch == 0 ? options.ack_every
+                                           : std::min<unsigned>(options.ack_every, options.prefetch));
   }
 
   void run() {
@@ -297,9 +300,11 @@ private:
       const auto payload = (*frame)->payload;
       switch ((*frame)->type) {
         case amqp::frame_type::method:
-          if (method::basic_deliver deliver; amqp::decode_deliver(payload, deliver)) tag_ = deliver.delivery_tag;
+          if (method::basic_deliver deliver; amqp::decode_deliver(payload, deliver))
+            tag_ = deliver.delivery_tag;
           if (method::basic_cancel cancel; amqp::decode_as(payload, cancel)) {
-            return error{errc::unreachable, "the broker cancelled the consumer of " + std::string{cancel.consumer_tag}};
+            return error{errc::unreachable,
+                         "the broker cancelled the consumer of " + std::string{cancel.consumer_tag}};
           }
           continue;
         case amqp::frame_type::header:
@@ -463,7 +468,8 @@ result<load_report> run_load(const load_options& options, const load_observer& o
   const auto all_are_done = [&] {
     const auto sum = counts();
     if (options.producers != 0) {
-      return std::all_of(producers.begin(), producers.end(), [](const producer& p) { return p.is_over.load(); }) &&
+      return std::all_of(producers.begin(), producers.end(),
+                         [](const producer& p) { return p.is_over.load(); }) &&
              (!is_countable || sum.consumed >= sum.published * copies);
     }
     return sum.consumed >= options.count;

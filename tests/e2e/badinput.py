@@ -15,10 +15,11 @@ MEMORY_TOLERANCE = 48 << 20
 
 
 @contextlib.contextmanager
-def unharmed(t, environment=None):
-    """A node that afterwards lives, serves, has let go of all connections and keeps no memory."""
+def unharmed(t, environment=None, warm_up=lambda node: None):
+    """A node that afterwards lives, serves, has let go of all connections and keeps no memory beyond its warm state."""
     node = t.node(environment=environment)
     use(node)
+    warm_up(node)
     before = settled_memory(node)
     descriptors = open_descriptors(node)
     yield node
@@ -261,29 +262,34 @@ def test_a_slow_handshake_is_dropped(t):
             connection.channel().queue(exclusive=True)
 
 
+def never_read(node):
+    with node.connect() as connection:
+        channel = connection.channel()
+        channel.queue("big", durable=True)
+        channel.call("confirm.select")
+        for _ in range(400):
+            channel.publish("", "big", b"x" * 500_000, delivery_mode=2)
+        channel.confirm(timeout=60)
+        stuck = []
+        for _ in range(4):
+            each = node.connect()
+            each.channel().call("basic.qos", prefetch_count=0)
+            each.send(1, "basic.consume", queue="big")
+            stuck.append(each)
+        poll("they take what they can", lambda: channel.count("big")[1] == 4)
+        use(node)
+        require(node.rss_anon() < 512 << 20, f"{node.rss_anon() >> 20} MiB for clients that do not read")
+        for each in stuck:
+            each.drop()
+        poll("all is back", lambda: channel.count("big") == (400, 0), 20)
+        channel.call("queue.delete", queue="big")
+
+
 def test_clients_that_never_read(t):
-    """Deliveries to a client that does not read wait in bounded memory."""
-    with unharmed(t) as node:
-        with node.connect() as connection:
-            channel = connection.channel()
-            channel.queue("big", durable=True)
-            channel.call("confirm.select")
-            for _ in range(400):
-                channel.publish("", "big", b"x" * 500_000, delivery_mode=2)
-            channel.confirm(timeout=60)
-            stuck = []
-            for _ in range(4):
-                each = node.connect()
-                each.channel().call("basic.qos", prefetch_count=0)
-                each.send(1, "basic.consume", queue="big")
-                stuck.append(each)
-            poll("they take what they can", lambda: channel.count("big")[1] == 4)
-            use(node)
-            require(node.rss_anon() < 512 << 20, f"{node.rss_anon() >> 20} MiB for clients that do not read")
-            for each in stuck:
-                each.drop()
-            poll("all is back", lambda: channel.count("big") == (400, 0), 20)
-            channel.call("queue.delete", queue="big")
+    """Deliveries to clients that do not read wait in bounded memory, and the second time needs no more than the first."""
+    with unharmed(t, warm_up=never_read) as node:
+        for _ in range(3):
+            never_read(node)
 
 
 def test_many_channels_and_floods(t):

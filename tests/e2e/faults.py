@@ -248,11 +248,11 @@ def publish_until_stopped(t, node, book, number):
         if confirmed != state["confirmed"]:
             state.update(confirmed=confirmed, since=time.monotonic())
         refused = len(writer.mine) - confirmed - len(writer.waiting)
-        return writer.blocked or refused > 50 or not writer.is_alive() or (
+        return writer.blocked or refused > 50 or node.exited() or not writer.is_alive() or (
             writer.waiting and time.monotonic() - state["since"] > 4)
     poll("the full disk stops the publisher", stopped, 60)
+    require(not node.exited(), f"the full disk ended the node with {node.process.returncode}")
     require(writer.is_alive(), f"the publisher was thrown out instead of being blocked or refused: {book.problems}")
-    require(not node.exited(), "the full disk ended the node")
     return writer
 
 
@@ -313,10 +313,11 @@ def test_a_disk_filled_to_the_last_octet(t):
         filler = os.path.join(node.data_dir, "filler")
         take_space(filler, 1 << 30)
         writer = publish_until_stopped(t, node, book, 1)
-        # Reading needs no space.
-        message = channel.get("backlog")
-        equal(load.read_body(message.body), (9, 0))
-        channel.send("basic.nack", delivery_tag=message.delivery_tag, requeue=True)
+        # Reading needs no space; a connection that has published is not read from, so another one asks.
+        with node.connect() as reader:
+            message = reader.channel().get("backlog")
+            equal(load.read_body(message.body), (9, 0))
+            reader.send(1, "basic.nack", delivery_tag=message.delivery_tag, requeue=True)
         os.unlink(filler)
         before = sum(each.confirmed for each in writer.mine)
         poll("the publisher goes on", lambda: sum(each.confirmed for each in writer.mine) > before + 20, 30)

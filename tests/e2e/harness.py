@@ -140,11 +140,10 @@ class node:
             self.process.wait()
 
     def connect(self, **arguments):
-        host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(self.amqp_host, self.amqp_host)
-        return amqp_raw.connection(self.port, host).open(**arguments)
+        return self.raw().open(**arguments)
 
     def raw(self):
-        return amqp_raw.connection(self.port, self.amqp_host)
+        return amqp_raw.connection(self.port, "127.0.0.1" if self.amqp_host == "*" else self.amqp_host)
 
     def rss_anon(self):
         """The node's own memory in bytes; pages of the store's map are file pages and do not count."""

@@ -1,5 +1,6 @@
 """Connections and the node over time: heartbeats, restart, SIGTERM, and who may log in from where."""
 import contextlib
+import os
 import socket
 import time
 
@@ -201,14 +202,10 @@ def test_guest_only_from_loopback_69(t):
 
 
 def test_guest_from_mapped_loopback_69(t):
-    if not socket.has_ipv6:
+    """A socket for both families sees 127.0.0.1 as ::ffff:127.0.0.1, which is loopback too."""
+    if not os.path.exists("/proc/net/if_inet6"):
         raise skip("no IPv6")
-    try:
-        socket.create_connection(("::ffff:127.0.0.1", t.shared_node().port)).close()
-    except OSError:
-        raise skip("no IPv4-mapped addresses") from None
-    node = t.node(amqp_host="::ffff:127.0.0.1")
-    node.connect().close()
+    t.node(amqp_host="*").connect().close()
 
 
 def test_healthz_and_metrics(t):

@@ -72,8 +72,11 @@ class ledger:
     def __init__(self):
         self.producers = {}  # producer -> list of published, by number
         self.settled = {queue: {} for queue in QUEUES}  # queue -> id -> when
+        # An acknowledgement that was tried when the broker died may have arrived: its message may be there, or not.
+        self.tried = {queue: set() for queue in QUEUES}
         self.survived = {queue: {} for queue in QUEUES}  # queue -> id: seen after a restart, so it is on disk
         self.dropped = {queue: set() for queue in QUEUES}  # promised to nobody, and not there after a restart
+        self.undecided = 0  # messages that only the note of a tried acknowledgement excuses
         self.problems = []
         self.lock = threading.Lock()
 
@@ -149,6 +152,7 @@ class producer(threading.Thread):
             answer = connection.inbox[1].popleft()
             if answer.name not in ("basic.ack", "basic.nack"):
                 self.book.problem(f"a producer got {answer}")
+                self.stopping = True
                 continue
             tag = answer.delivery_tag - 1
             if tag >= len(self.mine):
@@ -163,6 +167,8 @@ class producer(threading.Thread):
             elif answer.name == "connection.unblocked":
                 self.blocked = False
             else:
+                if answer.reply_code != 320:
+                    self.book.problem(f"a producer was closed: {answer}")
                 self.stopping = True
         connection.inbox[0].clear()
         if any_came:
@@ -232,19 +238,23 @@ class consumer(threading.Thread):
 
     def settle(self, channel, pending):
         kind = self.chance.random()
-        tag = pending[-1][0]
         if kind < 0.02:
-            channel.send("basic.nack", delivery_tag=tag, multiple=True, requeue=True)
-            return
-        if kind < 0.85:
-            channel.send("basic.ack", delivery_tag=tag, multiple=True)
+            channel.send("basic.nack", delivery_tag=pending[-1][0], multiple=True, requeue=True)
+        elif kind < 0.85:
+            self.settle_some(channel, pending, "basic.ack", multiple=True)
         elif kind < 0.9:
-            channel.send("basic.nack", delivery_tag=tag, multiple=True)
+            self.settle_some(channel, pending, "basic.nack", multiple=True)
         else:
-            for each, _ in pending:
-                channel.send("basic.ack" if kind < 0.95 else "basic.reject", delivery_tag=each)
+            for each in pending:
+                self.settle_some(channel, [each], "basic.ack" if kind < 0.95 else "basic.reject")
+
+    def settle_some(self, channel, some, how, **arguments):
+        """Notes each acknowledgement twice: before it is tried, and when the kernel has taken it."""
+        names = [name for _, name in some]
+        self.book.tried[self.queue].update(names)
+        channel.send(how, delivery_tag=some[-1][0], **arguments)
         now = time.monotonic()
-        self.book.settled[self.queue].update((name, now) for _, name in pending)
+        self.book.settled[self.queue].update((name, now) for name in names)
 
 
 def check_queue(book, connection, channel_id, queue, killed_at, order_seen=(), empty=False):
@@ -280,7 +290,10 @@ def check_queue(book, connection, channel_id, queue, killed_at, order_seen=(), e
             if queue not in each.queues or name in names or name in book.settled[queue] or name in book.dropped[queue]:
                 continue
             if each.persistent and (each.confirmed or name in book.survived[queue]):
-                lost.append(name)
+                if name in book.tried[queue]:
+                    book.undecided += 1
+                else:
+                    lost.append(name)
             book.dropped[queue].add(name)
     if lost:
         problem(f"{queue}: lost {len(lost)} of {len(lost) + len(found)} confirmed and unacknowledged messages, "
@@ -299,6 +312,7 @@ def check_queue(book, connection, channel_id, queue, killed_at, order_seen=(), e
         book.survived[queue][name] = True
         # It came back although it had been acknowledged just before the end: that acknowledgement did not happen.
         book.settled[queue].pop(name, None)
+        book.tried[queue].discard(name)
     if empty and found:
         channel.send("basic.ack", delivery_tag=0, multiple=True)
         now = time.monotonic()

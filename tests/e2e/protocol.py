@@ -575,3 +575,38 @@ def test_nowait_methods_answer_nothing(t):
         channel.send("exchange.delete", exchange=exchange, nowait=True)
         channel.queue(exclusive=True)
         require(not connection.inbox[1], f"answers to nowait methods: {list(connection.inbox[1])}")
+
+
+def test_publishes_to_a_queue_that_goes_are_confirmed_26(t):
+    """A target deleted while its publishes are pending counts as positive: no confirm is waited for in vain."""
+    node, queue = t.shared_node(), t.unique("going")
+    with node.connect() as connection, node.connect() as other:
+        publisher, remover = connection.channel(), other.channel()
+        publisher.call("confirm.select")
+        for _ in range(60):
+            remover.queue(queue, durable=True)
+            for n in range(150):
+                publisher.publish("", queue, b"%d" % n, delivery_mode=2)
+                if n == 75:
+                    remover.send("queue.delete", queue=queue)
+            remover.wait("queue.delete-ok")
+            publisher.confirm()
+
+
+def test_requests_to_a_queue_that_goes_are_answered(t):
+    """A declare, get, consume, purge or delete that meets a deletion gets an answer: its own, or 404."""
+    node, queue = t.shared_node(), t.unique("going")
+    requests = (("queue.declare", {"passive": True}), ("basic.get", {}), ("basic.consume", {}), ("queue.purge", {}),
+                ("queue.delete", {}))
+    with node.connect() as connection, node.connect() as other:
+        asker, remover = connection.channel(), other.channel()
+        for turn in range(150):
+            name, arguments = requests[turn % len(requests)]
+            remover.queue(queue, durable=True)
+            remover.send("queue.delete", queue=queue)
+            try:
+                asker.call(name, queue=queue, timeout=5, **arguments)
+            except closed as close:
+                equal((close.name, close.code), ("channel.close", 404), close.text)
+                asker.open()
+            remover.wait("queue.delete-ok")

@@ -17,7 +17,8 @@ int main(int argc, char** argv) {
   } else if (fault == "skip_fsync") {
     faults.skip_fsync = true;
   } else if (!fault.empty()) {
-    std::cerr << "faulty_node: POSTHORN_FAULT=" << fault << " is no fault: confirm_before_commit, skip_fsync\n";
+    std::cerr << "faulty_node: POSTHORN_FAULT=" << fault
+              << " is no fault: confirm_before_commit, skip_fsync\n";
     return 64;
   }
   return posthorn::run_daemon(argc, argv, faults);

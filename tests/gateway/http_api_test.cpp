@@ -16,7 +16,8 @@ class fake_broker : public broker_view {
 public:
   std::optional<std::string> trouble;
 
-  std::optional<std::vector<queue_summary>> list_queues(std::optional<std::string_view> vhost) const override {
+  std::optional<std::vector<queue_summary>> list_queues(
+      std::optional<std::string_view> vhost) const override {
     if (vhost && *vhost != "/" && *vhost != "other") return std::nullopt;
     std::vector<queue_summary> found;
     if (vhost != "other") {
@@ -38,7 +39,8 @@ public:
     node.messages_ready = 5;
     return node;
   }
-  login authenticate(std::string_view user, std::string_view password, bool remote_is_loopback) const override {
+  login authenticate(std::string_view user, std::string_view password,
+                     bool remote_is_loopback) const override {
     if (user != "guest" || password != "guest") return login::refused;
     return remote_is_loopback ? login::accepted : login::loopback_only;
   }
@@ -55,7 +57,8 @@ struct api {
                    boost::asio::ip::make_address(remote)});
   }
   response anonymous(std::string method, std::string path) const {
-    return handle({std::move(method), std::move(path), "", "", "", boost::asio::ip::make_address("10.0.0.1")});
+    return handle(
+        {std::move(method), std::move(path), "", "", "", boost::asio::ip::make_address("10.0.0.1")});
   }
 };
 
@@ -129,8 +132,9 @@ TEST_CASE("the API asks for a user, and guest is welcome from this machine only"
   CHECK(api.get("/api/overview", "::ffff:10.0.0.1").status == 401);
   CHECK(api.get("/api/overview", "::ffff:127.0.0.1").status == 200);
   CHECK(api.get("/api/overview", "::1").status == 200);
-  auto wrong = request{"GET", "/api/overview", "", basic_authorization({"guest", "guess"}), "",
-                       boost::asio::ip::make_address("127.0.0.1")};
+  auto wrong = request{"GET", "/api/overview",
+                       "",    basic_authorization({"guest", "guess"}),
+                       "",    boost::asio::ip::make_address("127.0.0.1")};
   CHECK(api.handle(wrong).status == 401);
   wrong.authorization = "Bearer x";
   CHECK(api.handle(wrong).status == 401);

@@ -1,7 +1,7 @@
 #include "gateway/http/server.hpp"
 
-#include <boost/asio/read_until.hpp>
 #include <boost/asio/read.hpp>
+#include <boost/asio/read_until.hpp>
 #include <boost/asio/write.hpp>
 #include <catch2/catch_test_macros.hpp>
 
@@ -17,7 +17,8 @@ using asio::ip::tcp;
 namespace {
 
 http::response echo(const http::request& asked) {
-  return {200, "text/plain",
+  return {200,
+          "text/plain",
           asked.method + ' ' + asked.path + " ?" + asked.query + ' ' + asked.authorization + ' ' +
               std::to_string(asked.body.size()) + ' ' + asked.remote.to_string(),
           {{"X-Test", "yes"}}};
@@ -196,8 +197,8 @@ TEST_CASE("a port in use is an error that names it", "[http][server]") {
   const auto second = http::server::listen(io, "127.0.0.1", running.port(), echo);
   REQUIRE(second.has_error());
   CHECK(second.error().code == errc::unreachable);
-  CHECK(second.error().text == "cannot listen on 127.0.0.1:" + std::to_string(running.port()) +
-                                   " for HTTP: the port is in use");
+  CHECK(second.error().text ==
+        "cannot listen on 127.0.0.1:" + std::to_string(running.port()) + " for HTTP: the port is in use");
 }
 
 TEST_CASE("stopping ends open connections and leaves nothing running", "[http][server]") {

@@ -19,7 +19,8 @@ TEST_CASE("an AMQP URI names host, port, user and virtual host, all optional", "
   CHECK(all.password == "p/w");
   CHECK(all.vhost == "a/b");
   CHECK(parsed("amqp://me@host").user == "me");
-  for (const auto* bad : {"host", "http://host", "amqps://host", "amqp://host:x", "amqp://host/%2", "amqp://a%zz@host"}) {
+  for (const auto* bad :
+       {"host", "http://host", "amqps://host", "amqp://host:x", "amqp://host/%2", "amqp://a%zz@host"}) {
     CAPTURE(bad);
     CHECK(parse_amqp_uri(bad).has_error());
   }

@@ -44,7 +44,8 @@ class fake_broker : public http::broker_view {
 public:
   std::optional<std::string> trouble;
 
-  std::optional<std::vector<http::queue_summary>> list_queues(std::optional<std::string_view> vhost) const override {
+  std::optional<std::vector<http::queue_summary>> list_queues(
+      std::optional<std::string_view> vhost) const override {
     if (vhost && *vhost != "/") return std::nullopt;
     http::queue_summary orders;
     orders.name = "orders";
@@ -96,9 +97,12 @@ struct fake_node {
 
 TEST_CASE("every help fits a screen", "[command_line]") {
   check_fits_a_screen(daemon_help());
-  for (const auto& arguments : std::vector<std::vector<std::string>>{
-           {"--help"}, {"status", "--help"}, {"list", "--help"}, {"list", "queues", "--help"}, {"verify", "--help"},
-           {"bench", "--help"}}) {
+  for (const auto& arguments : std::vector<std::vector<std::string>>{{"--help"},
+                                                                     {"status", "--help"},
+                                                                     {"list", "--help"},
+                                                                     {"list", "queues", "--help"},
+                                                                     {"verify", "--help"},
+                                                                     {"bench", "--help"}}) {
     const auto shown = posthorn_command(arguments);
     CHECK(shown.code == 0);
     CHECK(shown.err.empty());
@@ -107,8 +111,12 @@ TEST_CASE("every help fits a screen", "[command_line]") {
 }
 
 TEST_CASE("what the command line does not know is wrong usage", "[command_line]") {
-  for (const auto& arguments : std::vector<std::vector<std::string>>{
-           {}, {"nonsense"}, {"list"}, {"status", "--nonsense"}, {"verify"}, {"bench", "--producers", "many"}}) {
+  for (const auto& arguments : std::vector<std::vector<std::string>>{{},
+                                                                     {"nonsense"},
+                                                                     {"list"},
+                                                                     {"status", "--nonsense"},
+                                                                     {"verify"},
+                                                                     {"bench", "--producers", "many"}}) {
     const auto shown = posthorn_command(arguments);
     CHECK(shown.code == 2);
     CHECK(shown.out.empty());
@@ -175,7 +183,8 @@ TEST_CASE("posthornd's options are the settings' flags", "[command_line]") {
   REQUIRE(parsed.has_value());
   CHECK(parsed->what == daemon_options::action::run);
   CHECK(parsed->config_file == "a.toml");
-  CHECK(parsed->settings == std::vector<std::pair<std::string, std::string>>{{"--amqp", "*:2"}, {"--log-level", "debug"}});
+  CHECK(parsed->settings ==
+        std::vector<std::pair<std::string, std::string>>{{"--amqp", "*:2"}, {"--log-level", "debug"}});
   CHECK(parse_daemon_options({"--print-config"})->what == daemon_options::action::print_config);
   CHECK(parse_daemon_options({"-h"})->what == daemon_options::action::help);
   const auto stray = parse_daemon_options({"stray"});

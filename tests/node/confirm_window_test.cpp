@@ -20,7 +20,8 @@ confirm_window with_messages(std::uint64_t count) {
 
 std::vector<std::uint64_t> settle(confirm_window& window, std::uint64_t tag, bool is_multiple) {
   std::vector<std::uint64_t> settled;
-  const auto count = window.settle(tag, is_multiple, [&](std::uint64_t sent_at) { settled.push_back(sent_at - 100); });
+  const auto count =
+      window.settle(tag, is_multiple, [&](std::uint64_t sent_at) { settled.push_back(sent_at - 100); });
   CHECK(count == settled.size());
   return settled;
 }
@@ -57,7 +58,8 @@ TEST_CASE("a confirm of nothing is unexpected, and changes nothing", "[confirm_w
   CHECK(window.in_flight() == 2);
 }
 
-TEST_CASE("the oldest unconfirmed message keeps its place, so that its time is not overwritten", "[confirm_window]") {
+TEST_CASE("the oldest unconfirmed message keeps its place, so that its time is not overwritten",
+          "[confirm_window]") {
   confirm_window window{4};
   std::uint64_t next = 1;
   while (window.room() != 0) window.published(100 + next++);

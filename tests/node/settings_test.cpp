@@ -110,7 +110,8 @@ TEST_CASE("times have a unit", "[settings]") {
   CHECK(from_file("amqp.handshake_timeout = \"3 min\"").amqp_handshake_timeout == 3min);
   for (const auto* bad : {"10", "\"10\"", "\"10 h\"", "\"0 s\"", "\"s\""}) {
     CAPTURE(bad);
-    CHECK(load_settings(nothing_set(), std::string{"amqp.handshake_timeout = "} + bad, file_name).has_error());
+    CHECK(
+        load_settings(nothing_set(), std::string{"amqp.handshake_timeout = "} + bad, file_name).has_error());
   }
 }
 
@@ -185,8 +186,11 @@ TEST_CASE("the variables that Kubernetes sets for a service called posthorn are 
 TEST_CASE("what --print-config prints is a configuration file that says the same", "[settings]") {
   auto sources = nothing_set();
   sources.environment["POSTHORN_NODE_DATA_DIR"] = "/srv/a \"quoted\" \\ name";
-  sources.command_line = {{"--store-map-size", "3 GiB"}, {"--amqp", "[::1]:1"}, {"--log-format", "json"},
-                          {"--amqp-handshake-timeout", "90 s"}, {"--store-disk-free-min", "1000001"}};
+  sources.command_line = {{"--store-map-size", "3 GiB"},
+                          {"--amqp", "[::1]:1"},
+                          {"--log-format", "json"},
+                          {"--amqp-handshake-timeout", "90 s"},
+                          {"--store-disk-free-min", "1000001"}};
   const auto loaded = load_settings(sources).value();
   const auto printed = print_config(loaded);
   CAPTURE(printed);

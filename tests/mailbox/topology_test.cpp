@@ -1,0 +1,739 @@
+// Numbers in brackets are those of docs/amqp.md.
+#include "mailbox/topology.hpp"
+
+#include "mailbox/properties.hpp"
+
+#include <catch2/catch_test_macros.hpp>
+
+#include <algorithm>
+#include <random>
+#include <set>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+using namespace posthorn;
+using kind = refusal::kind;
+using strings = std::vector<std::string>;
+
+namespace {
+
+constexpr connection_id me{1}, you{2};
+
+// A field table as it travels, without its length.
+std::string table(const field_table& t) {
+  std::string out;
+  encode_table(t, out);
+  return out.substr(4);
+}
+
+// A virtual host under test. Commands give the refusal's text, or nothing when they succeed.
+class host {
+public:
+  topology t{"/"};
+  topology::changes changes;
+  std::optional<kind> why;
+
+  template <class Command>
+  std::string tell(const Command& command) {
+    const auto before = changes.size();
+    const auto refused = t.on(command, changes);
+    why.reset();
+    if (!refused) return {};
+    CHECK(changes.size() == before);  // a refusal changes nothing
+    why = refused->why;
+    return refused->text;
+  }
+
+  declare_queue a_queue(std::string name, connection_id by = me) {
+    declare_queue c;
+    c.id = {++last_mailbox_};
+    c.name = std::move(name);
+    c.durable = true;
+    c.by = by;
+    return c;
+  }
+  static declare_exchange an_exchange(std::string name, std::string type) {
+    declare_exchange c;
+    c.name = std::move(name);
+    c.type = std::move(type);
+    c.durable = true;
+    return c;
+  }
+  bind a_binding(std::string source, std::string queue, std::string key = {}, std::string arguments = {}) {
+    return {{++last_binding_}, destination_kind::queue, std::move(source), std::move(queue), std::move(key),
+            std::move(arguments), me};
+  }
+  bind to_exchange(std::string source, std::string destination, std::string key = {}) {
+    return {{++last_binding_}, destination_kind::exchange, std::move(source), std::move(destination), std::move(key),
+            {}, me};
+  }
+  static unbind the_reverse(const bind& b) {
+    return {b.kind, b.source, b.destination, b.routing_key, b.arguments, b.by};
+  }
+
+  host& queue(const std::string& name) {
+    REQUIRE(tell(a_queue(name)).empty());
+    return *this;
+  }
+  host& exchange(const std::string& name, const std::string& type, bool auto_delete = false) {
+    auto c = an_exchange(name, type);
+    c.auto_delete = auto_delete;
+    REQUIRE(tell(c).empty());
+    return *this;
+  }
+  host& bound(const bind& b) {
+    REQUIRE(tell(b).empty());
+    return *this;
+  }
+  void remove(const std::string& name) {
+    const auto* q = t.find_queue(name);
+    REQUIRE(q != nullptr);
+    t.on(remove_queue{(*q)->id, name}, changes);
+  }
+
+  // The names of the queues that a message goes to.
+  strings route(std::string_view exchange, std::string_view key, const field_table& headers = {}) const {
+    std::string properties;
+    basic_properties p;
+    p.headers = headers;
+    encode_properties(p, properties);
+    const auto* from = t.find_exchange(exchange);
+    REQUIRE(from != nullptr);
+    std::vector<queue_ptr> queues;
+    t.route(*from, key, std::as_bytes(std::span{properties}), queues);
+    strings out;
+    for (const auto& q : queues) out.push_back(q->name);
+    return out;
+  }
+
+  template <class Change>
+  [[nodiscard]] std::size_t count() const {
+    return static_cast<std::size_t>(std::count_if(changes.begin(), changes.end(), [](const auto& c) {
+      return std::holds_alternative<Change>(c);
+    }));
+  }
+
+private:
+  std::uint64_t last_mailbox_ = 0, last_binding_ = 0;
+};
+
+}  // namespace
+
+// --- exchanges ----------------------------------------------------------------------------------------------------
+
+TEST_CASE("every virtual host has the default exchange and those of the standard", "[topology]") {
+  const host h;
+  CHECK(h.t.exchange_count() == 6);
+  CHECK(h.t.find_exchange("")->definition.type == exchange_type::direct);
+  CHECK(h.t.find_exchange("amq.direct")->definition.type == exchange_type::direct);
+  CHECK(h.t.find_exchange("amq.fanout")->definition.type == exchange_type::fanout);
+  CHECK(h.t.find_exchange("amq.topic")->definition.type == exchange_type::topic);
+  CHECK(h.t.find_exchange("amq.headers")->definition.type == exchange_type::headers);
+  CHECK(h.t.find_exchange("amq.match")->definition.type == exchange_type::headers);
+}
+
+TEST_CASE("an exchange that is declared again has to be the same [1] [12]", "[topology]") {
+  host h;
+  auto c = host::an_exchange("x", "direct");
+  CHECK(h.tell(c).empty());
+  CHECK(h.count<exchange_added>() == 1);
+  CHECK(h.tell(c).empty());
+  CHECK(h.changes.size() == 1);
+
+  const std::string start = "inequivalent arg ";
+  const std::string middle = " for exchange 'x' in vhost '/': received ";
+  auto other = c;
+  other.type = "fanout";
+  CHECK(h.tell(other) == start + "'type'" + middle + "'fanout' but current is 'direct'");
+  CHECK(h.why == kind::precondition_failed);
+  other = c;
+  other.durable = false;
+  CHECK(h.tell(other) == start + "'durable'" + middle + "'false' but current is 'true'");
+  other = c;
+  other.auto_delete = true;
+  CHECK(h.tell(other) == start + "'auto_delete'" + middle + "'true' but current is 'false'");
+  other = c;
+  other.internal = true;
+  CHECK(h.tell(other) == start + "'internal'" + middle + "'true' but current is 'false'");
+  other = c;
+  other.arguments = table({{"alternate-exchange", field_value::of_string("ae")}});
+  CHECK(h.tell(other) ==
+        start + "'alternate-exchange'" + middle + "the value 'ae' of type 'longstr' but current is none");
+  other = c;
+  other.arguments = table({{"x-unknown", field_value::of_int(1)}});
+  CHECK(h.tell(other).empty());  // [2]
+  other = c;
+  other.type = "foo";
+  CHECK(h.tell(other) == "unknown exchange type 'foo'");
+  CHECK(h.why == kind::precondition_failed);
+}
+
+TEST_CASE("a passive declaration of an exchange only asks whether it is there [7]", "[topology]") {
+  host h;
+  auto c = host::an_exchange("x", "nonsense");
+  c.passive = true;
+  CHECK(h.tell(c) == "no exchange 'x' in vhost '/'");
+  CHECK(h.why == kind::not_found);
+  h.exchange("x", "topic");
+  CHECK(h.tell(c).empty());
+}
+
+TEST_CASE("names that begin with amq. are reserved [9]", "[topology]") {
+  host h;
+  CHECK(h.tell(host::an_exchange("amq.mine", "direct")) ==
+        "exchange name 'amq.mine' contains reserved prefix 'amq.*'");
+  CHECK(h.why == kind::access_refused);
+  CHECK(h.tell(host::an_exchange("amq.topic", "topic")).empty());  // it is there
+  CHECK(h.tell(delete_exchange{"amq.topic", false}) ==
+        "deletion of system exchange 'amq.topic' in vhost '/' not allowed");
+  CHECK(h.why == kind::access_refused);
+  CHECK(h.tell(h.a_queue("amq.q")) == "queue name 'amq.q' contains reserved prefix 'amq.*'");
+  CHECK(h.why == kind::access_refused);
+  auto generated = h.a_queue("amq.gen-1");
+  generated.server_named = true;
+  CHECK(h.tell(generated).empty());
+  CHECK(h.tell(h.a_queue("amq.gen-1")).empty());  // it is there
+}
+
+TEST_CASE("nothing can be done with the default exchange but publishing to it [14]", "[topology]") {
+  host h;
+  h.queue("q").exchange("x", "direct");
+  const std::string text = "operation not permitted on the default exchange";
+  CHECK(h.tell(host::an_exchange("", "direct")) == text);
+  CHECK(h.why == kind::access_refused);
+  CHECK(h.tell(delete_exchange{"", false}) == text);
+  const auto b = h.a_binding("", "q", "q");
+  CHECK(h.tell(b) == text);
+  CHECK(h.tell(host::the_reverse(b)) == text);
+  CHECK(h.why == kind::access_refused);
+  CHECK(h.tell(h.to_exchange("x", "")) == text);
+  CHECK(h.tell(h.to_exchange("", "x")) == text);
+  CHECK(h.t.binding_count() == 0);
+  CHECK(h.route("", "q") == strings{"q"});
+  CHECK(h.route("", "nobody").empty());
+}
+
+TEST_CASE("deleting an exchange takes its bindings along, on both sides [13]", "[topology]") {
+  host h;
+  CHECK(h.tell(delete_exchange{"x", true}).empty());  // it is not there
+  h.queue("q").exchange("x", "direct").exchange("y", "fanout");
+  h.bound(h.a_binding("x", "q", "k")).bound(h.to_exchange("y", "x"));
+  CHECK(h.tell(delete_exchange{"x", true}) == "exchange 'x' in vhost '/' in use");
+  CHECK(h.why == kind::precondition_failed);
+  CHECK(h.tell(delete_exchange{"x", false}).empty());
+  CHECK(h.count<exchange_removed>() == 1);
+  CHECK(h.count<binding_removed>() == 2);
+  CHECK(h.t.find_exchange("x") == nullptr);
+  CHECK(h.t.binding_count() == 0);
+  CHECK(h.route("y", "k").empty());
+  CHECK(h.tell(delete_exchange{"y", true}).empty());
+  h.exchange("x", "direct");
+  CHECK(h.route("x", "k").empty());  // a new one starts without bindings
+}
+
+TEST_CASE("an argument of an exchange that names no exchange is refused [3]", "[topology]") {
+  host h;
+  auto c = host::an_exchange("x", "direct");
+  c.arguments = table({{"alternate-exchange", field_value::of_int(4)}});
+  CHECK(h.tell(c) == "invalid type 'signedint' for arg 'alternate-exchange' in exchange 'x' in vhost '/'");
+  CHECK(h.why == kind::precondition_failed);
+  c.arguments = "\x05 broken";
+  CHECK_FALSE(h.tell(c).empty());
+  CHECK(h.t.find_exchange("x") == nullptr);
+}
+
+// --- queues -------------------------------------------------------------------------------------------------------
+
+TEST_CASE("a queue that is declared again has to be the same [1] [2]", "[topology]") {
+  host h;
+  auto c = h.a_queue("q");
+  CHECK(h.tell(c).empty());
+  c.id = {99};
+  CHECK(h.tell(c).empty());
+  CHECK(h.changes.size() == 1);
+  CHECK((*h.t.find_queue("q"))->id == mailbox_id{1});
+
+  const std::string start = "inequivalent arg ";
+  const std::string middle = " for queue 'q' in vhost '/': received ";
+  auto other = c;
+  other.durable = false;
+  CHECK(h.tell(other) == start + "'durable'" + middle + "'false' but current is 'true'");
+  CHECK(h.why == kind::precondition_failed);
+  other = c;
+  other.auto_delete = true;
+  CHECK(h.tell(other) == start + "'auto_delete'" + middle + "'true' but current is 'false'");
+  other = c;
+  other.arguments = table({{"x-max-length", field_value::of_int(1000)}});
+  CHECK(h.tell(other) ==
+        start + "'x-max-length'" + middle + "the value '1000' of type 'signedint' but current is none");
+  other.arguments = table({{"x-queue-type", field_value::of_string("classic")}});
+  CHECK(h.tell(other).empty());
+  other.arguments = table({{"x-queue-type", field_value::of_string("quorum")}});
+  CHECK(h.why == std::nullopt);
+  CHECK_FALSE(h.tell(other).empty());
+  other.arguments = table({{"x-something", field_value::of_int(3)}});
+  CHECK(h.tell(other).empty());
+}
+
+TEST_CASE("an exclusive queue belongs to its connection, and is not durable [5] [6]", "[topology]") {
+  host h;
+  auto c = h.a_queue("q");
+  c.exclusive = true;
+  CHECK(h.tell(c).empty());
+  const auto& q = **h.t.find_queue("q");
+  CHECK_FALSE(q.durable);
+  CHECK(q.owner == me);
+  CHECK(h.tell(c).empty());
+
+  const std::string text =
+      "cannot obtain exclusive access to locked queue 'q' in vhost '/'. It could be originally declared on another "
+      "connection or the exclusive property value does not match that of the original declaration.";
+  auto other = c;
+  other.by = you;
+  CHECK(h.tell(other) == text);
+  CHECK(h.why == kind::resource_locked);
+  other = c;
+  other.exclusive = false;
+  CHECK(h.tell(other) == text);
+  CHECK(h.why == kind::resource_locked);
+  auto b = h.a_binding("amq.direct", "q", "k");
+  b.by = you;
+  CHECK(h.tell(b) == text);
+  CHECK(h.tell(host::the_reverse(b)) == text);
+  CHECK(std::get<refusal>(h.t.access_queue("q", you)) == refusal{kind::resource_locked, text});
+  CHECK(std::get<queue_ptr>(h.t.access_queue("q", me))->name == "q");
+  CHECK(std::get<refusal>(h.t.access_queue("r", me)) == refusal{kind::not_found, "no queue 'r' in vhost '/'"});
+
+  h.queue("shared");
+  auto shared = h.a_queue("shared", you);
+  shared.exclusive = true;
+  CHECK(h.tell(shared).find("cannot obtain exclusive access to locked queue 'shared'") == 0);
+}
+
+TEST_CASE("a queue is removed by its id, with its bindings", "[topology]") {
+  host h;
+  h.queue("q").queue("r");
+  h.bound(h.a_binding("amq.direct", "q", "k")).bound(h.a_binding("amq.fanout", "q")).bound(h.a_binding("amq.direct", "r", "k"));
+  const auto before = h.changes.size();
+  h.t.on(remove_queue{{77}, "q"}, h.changes);
+  h.t.on(remove_queue{{1}, "nobody"}, h.changes);
+  CHECK(h.changes.size() == before);
+  h.remove("q");
+  CHECK(h.count<queue_removed>() == 1);
+  CHECK(h.count<binding_removed>() == 2);
+  CHECK(h.t.queue_count() == 1);
+  CHECK(h.t.binding_count() == 1);
+  CHECK(h.route("amq.direct", "k") == strings{"r"});
+  CHECK(h.route("amq.fanout", "").empty());
+  CHECK(h.route("", "q").empty());
+}
+
+// --- bindings -----------------------------------------------------------------------------------------------------
+
+TEST_CASE("both ends of a binding have to be there", "[topology]") {
+  host h;
+  h.queue("q").exchange("x", "direct");
+  CHECK(h.tell(h.a_binding("x", "nobody")) == "no queue 'nobody' in vhost '/'");
+  CHECK(h.why == kind::not_found);
+  CHECK(h.tell(h.a_binding("nowhere", "q")) == "no exchange 'nowhere' in vhost '/'");
+  CHECK(h.why == kind::not_found);
+  CHECK(h.tell(h.to_exchange("x", "nowhere")) == "no exchange 'nowhere' in vhost '/'");
+  for (const auto& b : {h.a_binding("x", "nobody"), h.a_binding("nowhere", "q"), h.a_binding("x", "q", "never")}) {
+    CHECK(h.tell(host::the_reverse(b)).empty());  // [13]
+  }
+}
+
+TEST_CASE("a binding is told apart by its ends, its key and its arguments [15]", "[topology]") {
+  host h;
+  h.queue("q").queue("r");
+  const auto b = h.a_binding("amq.direct", "q", "k");
+  h.bound(b).bound(b);
+  CHECK(h.count<binding_added>() == 1);
+  h.bound(h.a_binding("amq.direct", "q", "k", table({{"a", field_value::of_int(1)}})));
+  CHECK(h.t.binding_count() == 2);
+  CHECK(h.route("amq.direct", "k") == strings{"q"});  // one copy
+  CHECK(h.tell(host::the_reverse(b)).empty());
+  CHECK(h.route("amq.direct", "k") == strings{"q"});
+  auto other = b;
+  other.arguments = table({{"a", field_value::of_int(1)}});
+  CHECK(h.tell(host::the_reverse(other)).empty());
+  CHECK(h.route("amq.direct", "k").empty());
+  CHECK(h.t.binding_count() == 0);
+  CHECK(h.tell(host::the_reverse(b)).empty());
+  // Neighbouring names do not run together.
+  h.queue("qk").bound(h.a_binding("amq.direct", "q", "kk")).bound(h.a_binding("amq.direct", "qk", "k"));
+  CHECK(h.t.binding_count() == 2);
+  CHECK(h.tell(host::the_reverse(h.a_binding("amq.direct", "q", "kk"))).empty());
+  CHECK(h.route("amq.direct", "k") == strings{"qk"});
+}
+
+TEST_CASE("the order in which a binding's arguments are sent does not matter [15]", "[topology][!shouldfail]") {
+  host h;
+  h.queue("q");
+  const auto one = field_value::of_int(1), two = field_value::of_int(2);
+  h.bound(h.a_binding("amq.headers", "q", "", table({{"a", one}, {"b", two}})));
+  h.bound(h.a_binding("amq.headers", "q", "", table({{"b", two}, {"a", one}})));
+  CHECK(h.t.binding_count() == 1);
+}
+
+TEST_CASE("a binding is durable when both of its ends are", "[topology]") {
+  host h;
+  h.queue("durable").exchange("x", "direct");
+  auto passing = h.a_queue("passing");
+  passing.durable = false;
+  REQUIRE(h.tell(passing).empty());
+  auto y = host::an_exchange("y", "direct");
+  y.durable = false;
+  REQUIRE(h.tell(y).empty());
+  const auto durable = [&](const bind& b) {
+    h.bound(b);
+    return std::get<binding_added>(h.changes.back()).binding->durable;
+  };
+  CHECK(durable(h.a_binding("x", "durable")));
+  CHECK_FALSE(durable(h.a_binding("x", "passing")));
+  CHECK_FALSE(durable(h.a_binding("y", "durable")));
+  CHECK_FALSE(durable(h.to_exchange("x", "y")));
+  CHECK(durable(h.to_exchange("x", "amq.fanout")));
+}
+
+// --- auto-delete --------------------------------------------------------------------------------------------------
+
+TEST_CASE("an auto-delete exchange goes with its last binding, and not before it had one [16]", "[topology]") {
+  host h;
+  h.queue("q").queue("r").exchange("x", "direct", true);
+  CHECK(h.tell(host::the_reverse(h.a_binding("x", "q", "k"))).empty());
+  CHECK(h.t.find_exchange("x") != nullptr);
+  h.bound(h.a_binding("x", "q", "k")).bound(h.a_binding("x", "r", "k")).bound(h.to_exchange("amq.fanout", "x"));
+  CHECK(h.tell(host::the_reverse(h.a_binding("x", "q", "k"))).empty());
+  CHECK(h.t.find_exchange("x") != nullptr);
+  h.remove("r");
+  CHECK(h.t.find_exchange("x") == nullptr);
+  CHECK(h.count<exchange_removed>() == 1);
+  CHECK(h.t.binding_count() == 0);  // that from amq.fanout went, too
+}
+
+TEST_CASE("a chain of 10,000 auto-delete exchanges goes with its last queue", "[topology]") {
+  host h;
+  constexpr int length = 10'000;
+  h.queue("q");
+  for (int n = 0; n < length; ++n) h.exchange("x" + std::to_string(n), "fanout", true);
+  for (int n = 0; n + 1 < length; ++n) h.bound(h.to_exchange("x" + std::to_string(n), "x" + std::to_string(n + 1)));
+  h.bound(h.a_binding("x" + std::to_string(length - 1), "q"));
+  CHECK(h.route("x" + std::to_string(length - 50), "") == strings{"q"});
+  h.remove("q");
+  CHECK(h.t.exchange_count() == 6);
+  CHECK(h.t.binding_count() == 0);
+  CHECK(h.count<exchange_removed>() == length);
+  CHECK(h.count<binding_removed>() == length);
+}
+
+// --- routing ------------------------------------------------------------------------------------------------------
+
+TEST_CASE("direct and fanout exchanges route by the key and to all, one copy to each queue", "[topology]") {
+  host h;
+  h.queue("a").queue("b").queue("c");
+  h.bound(h.a_binding("amq.direct", "a", "k")).bound(h.a_binding("amq.direct", "b", "k"));
+  h.bound(h.a_binding("amq.direct", "b", "l")).bound(h.a_binding("amq.direct", "c", ""));
+  CHECK(h.route("amq.direct", "k") == strings{"a", "b"});
+  CHECK(h.route("amq.direct", "l") == strings{"b"});
+  CHECK(h.route("amq.direct", "") == strings{"c"});
+  CHECK(h.route("amq.direct", "K").empty());
+  for (const auto* key : {"1", "2", "3"}) h.bound(h.a_binding("amq.fanout", "c", key)).bound(h.a_binding("amq.fanout", "a", key));
+  CHECK(h.route("amq.fanout", "whatever") == strings{"a", "c"});
+}
+
+namespace {
+
+strings words_of(const std::string& topic) {
+  if (topic.empty()) return {};
+  strings words{""};
+  for (const char c : topic) {
+    if (c == '.') {
+      words.emplace_back();
+    } else {
+      words.back() += c;
+    }
+  }
+  return words;
+}
+
+// What the standard says, word by word: [34].
+bool topic_matches(const strings& pattern, const strings& topic, std::size_t p = 0, std::size_t t = 0) {
+  if (p == pattern.size()) return t == topic.size();
+  if (pattern[p] == "#") {
+    for (auto rest = t; rest <= topic.size(); ++rest) {
+      if (topic_matches(pattern, topic, p + 1, rest)) return true;
+    }
+    return false;
+  }
+  return t < topic.size() && (pattern[p] == "*" || pattern[p] == topic[t]) && topic_matches(pattern, topic, p + 1, t + 1);
+}
+
+}  // namespace
+
+TEST_CASE("a topic exchange matches words, * and # [34]", "[topology]") {
+  host h;
+  const auto routed = [&h](const std::string& pattern, const std::string& key) {
+    h.queue("q").bound(h.a_binding("amq.topic", "q", pattern));
+    const bool yes = !h.route("amq.topic", key).empty();
+    h.remove("q");
+    return yes;
+  };
+  CHECK(routed("a.b", "a.b"));
+  CHECK_FALSE(routed("a.b", "a.b.c"));
+  CHECK(routed("#", ""));
+  CHECK(routed("#", "a.b.c"));
+  CHECK(routed("a.#", "a"));
+  CHECK(routed("#.c", "c"));
+  CHECK(routed("a.#.c", "a.c"));
+  CHECK(routed("a.#.c", "a.b.b.c"));
+  CHECK_FALSE(routed("*", ""));
+  CHECK_FALSE(routed("*", "a.b"));
+  CHECK(routed("a..b", "a..b"));
+  CHECK(routed("a.*.b", "a..b"));
+  CHECK_FALSE(routed("a.b", "a..b"));
+  CHECK(routed("*.*", "."));
+  CHECK(routed("#.#.#", ""));
+  CHECK_FALSE(routed("a.#.b.#.c", "a.c.b"));
+  CHECK(routed("", ""));
+  CHECK_FALSE(routed("", "a"));
+}
+
+TEST_CASE("a topic exchange matches as the definition does, for any patterns and keys [34]", "[topology]") {
+  constexpr unsigned seed = 34;
+  CAPTURE(seed);
+  std::mt19937 random{seed};
+  const auto below = [&](unsigned end) { return static_cast<unsigned>(random() % end); };
+  const char* pattern_words[] = {"a", "b", "", "*", "#", "#", "*", "ab"};
+  const char* key_words[] = {"a", "b", "", "ab", "*", "#"};
+  const auto topic_of = [&](const auto& words, unsigned count_max) {
+    std::string topic;
+    const auto count = below(count_max);
+    for (unsigned n = 0; n < count; ++n) topic += (n == 0 ? "" : ".") + std::string{words[below(static_cast<unsigned>(std::size(words)))]};
+    return topic;
+  };
+  for (int round = 0; round < 60; ++round) {
+    host h;
+    h.exchange("x", "topic");
+    std::vector<std::pair<std::string, std::string>> patterns;  // queue, pattern
+    const auto expected = [&](const std::string& key) {
+      std::set<std::string> names;
+      for (const auto& [queue, pattern] : patterns) {
+        if (topic_matches(words_of(pattern), words_of(key))) names.insert(queue);
+      }
+      return names;
+    };
+    for (char name = 'a'; name < 'k'; ++name) h.queue(std::string{name});
+    for (int n = 0; n < 25; ++n) {
+      const std::string queue{static_cast<char>('a' + below(10))};
+      const auto pattern = topic_of(pattern_words, 6);
+      patterns.emplace_back(queue, pattern);
+      h.bound(h.a_binding("x", queue, pattern));
+      if (below(3) == 0) {
+        const auto gone = patterns[below(static_cast<unsigned>(patterns.size()))];
+        std::erase(patterns, gone);
+        REQUIRE(h.tell(host::the_reverse(h.a_binding("x", gone.first, gone.second))).empty());
+      }
+      const auto key = topic_of(key_words, 7);
+      const auto got = h.route("x", key);
+      CAPTURE(round, n, key);
+      REQUIRE(std::set<std::string>(got.begin(), got.end()) == expected(key));
+      REQUIRE(std::set<std::string>(got.begin(), got.end()).size() == got.size());
+    }
+    while (!patterns.empty()) {
+      REQUIRE(h.tell(host::the_reverse(h.a_binding("x", patterns.back().first, patterns.back().second))).empty());
+      const auto gone = patterns.back();
+      std::erase(patterns, gone);
+    }
+    REQUIRE(h.t.binding_count() == 0);
+    REQUIRE(h.t.find_exchange("x")->patterns == nullptr);
+  }
+}
+
+TEST_CASE("many # in a pattern do not make a topic exchange slow", "[topology]") {
+  host h;
+  h.queue("q");
+  std::string pattern, key;
+  for (int n = 0; n < 60; ++n) {
+    pattern += "#.*.";
+    key += "a.";
+  }
+  h.bound(h.a_binding("amq.topic", "q", pattern + "z"));
+  CHECK(h.route("amq.topic", key + key.substr(0, 100) + "a").empty());
+  CHECK(h.route("amq.topic", key + key + "z") == strings{"q"});
+}
+
+TEST_CASE("a headers exchange matches all or any, with or without x- [34]", "[topology]") {
+  const auto text = [](const char* t) { return field_value::of_string(t); };
+  const auto one = field_value::of_int(1);
+  const auto matches = [&](field_table wanted, const field_table& headers) {
+    host h;
+    h.queue("q").bound(h.a_binding("amq.headers", "q", "", table(wanted)));
+    return !h.route("amq.headers", "", headers).empty();
+  };
+  SECTION("all, which is what is meant without x-match") {
+    for (const bool named : {true, false}) {
+      field_table wanted{{"a", text("1")}, {"b", one}, {"x-c", one}};
+      if (named) wanted.set("x-match", text("all"));
+      CHECK(matches(wanted, {{"a", text("1")}, {"b", one}}));
+      CHECK(matches(wanted, {{"z", one}, {"b", one}, {"a", text("1")}}));
+      CHECK_FALSE(matches(wanted, {{"a", text("1")}}));
+      CHECK_FALSE(matches(wanted, {{"a", text("2")}, {"b", one}}));
+      CHECK_FALSE(matches(wanted, {}));
+    }
+    CHECK(matches({{"x-match", text("all")}}, {}));
+    CHECK(matches({}, {{"a", one}}));
+  }
+  SECTION("any") {
+    const field_table wanted{{"x-match", text("any")}, {"a", text("1")}, {"b", one}, {"x-c", one}};
+    CHECK(matches(wanted, {{"a", text("1")}}));
+    CHECK(matches(wanted, {{"a", text("2")}, {"b", one}}));
+    CHECK_FALSE(matches(wanted, {{"a", text("2")}}));
+    CHECK_FALSE(matches(wanted, {{"x-c", one}}));
+    CHECK_FALSE(matches(wanted, {}));
+    CHECK_FALSE(matches({{"x-match", text("any")}}, {{"a", one}}));
+  }
+  SECTION("all-with-x") {
+    const field_table wanted{{"x-match", text("all-with-x")}, {"a", one}, {"x-c", one}};
+    CHECK(matches(wanted, {{"a", one}, {"x-c", one}}));
+    CHECK_FALSE(matches(wanted, {{"a", one}}));
+    CHECK_FALSE(matches(wanted, {{"x-c", one}}));
+  }
+  SECTION("any-with-x") {
+    const field_table wanted{{"x-match", text("any-with-x")}, {"a", one}, {"x-c", one}};
+    CHECK(matches(wanted, {{"a", one}}));
+    CHECK(matches(wanted, {{"x-c", one}}));
+    CHECK_FALSE(matches(wanted, {{"x-match", text("any-with-x")}}));
+  }
+  SECTION("a value of nothing asks whether the header is there, and types have to be equal") {
+    CHECK(matches({{"a", field_value::nothing()}}, {{"a", text("whatever")}}));
+    CHECK_FALSE(matches({{"a", field_value::nothing()}}, {{"b", one}}));
+    CHECK_FALSE(matches({{"a", one}}, {{"a", field_value::of_long(1)}}));
+    CHECK_FALSE(matches({{"a", one}}, {{"a", text("1")}}));
+  }
+}
+
+TEST_CASE("an x-match that is none of the four is refused [34]", "[topology]") {
+  host h;
+  h.queue("q");
+  CHECK(h.tell(h.a_binding("amq.headers", "q", "", table({{"x-match", field_value::of_string("some")}}))) ==
+        "Invalid x-match field value 'some'; expected all, any, all-with-x, or any-with-x");
+  CHECK(h.why == kind::precondition_failed);
+  CHECK_FALSE(h.tell(h.a_binding("amq.headers", "q", "", table({{"x-match", field_value::of_int(1)}}))).empty());
+  CHECK(h.tell(h.a_binding("amq.direct", "q", "", table({{"x-match", field_value::of_string("some")}}))).empty());
+  CHECK(h.tell(h.a_binding("amq.direct", "q", "", "broken")) != "");
+}
+
+TEST_CASE("exchanges lead to exchanges, and a circle ends", "[topology]") {
+  host h;
+  h.queue("q").queue("r").exchange("a", "fanout").exchange("b", "direct").exchange("c", "topic");
+  h.bound(h.to_exchange("a", "b")).bound(h.to_exchange("b", "c", "k.l")).bound(h.to_exchange("c", "a", "#"));
+  h.bound(h.a_binding("c", "q", "k.*")).bound(h.a_binding("a", "r")).bound(h.to_exchange("a", "a"));
+  CHECK(h.route("a", "k.l") == strings{"q", "r"});
+  CHECK(h.route("b", "k.l") == strings{"q", "r"});
+  CHECK(h.route("c", "k.l") == strings{"q", "r"});
+  CHECK(h.route("a", "k") == strings{"r"});
+  CHECK(h.tell(host::the_reverse(h.to_exchange("b", "c", "k.l"))).empty());
+  CHECK(h.route("a", "k.l") == strings{"r"});
+}
+
+TEST_CASE("what an exchange cannot route goes to its alternate exchange", "[topology]") {
+  host h;
+  h.queue("q").queue("lost").exchange("last", "fanout");
+  auto second = host::an_exchange("second", "direct");
+  second.arguments = table({{"alternate-exchange", field_value::of_string("last")}});
+  auto first = host::an_exchange("first", "direct");
+  first.arguments = table({{"alternate-exchange", field_value::of_string("second")}});
+  auto round = host::an_exchange("round", "direct");
+  round.arguments = table({{"alternate-exchange", field_value::of_string("round")}});
+  auto nowhere = host::an_exchange("nowhere", "direct");
+  nowhere.arguments = table({{"alternate-exchange", field_value::of_string("not there")}});
+  for (const auto& c : {second, first, round, nowhere}) REQUIRE(h.tell(c).empty());
+  h.bound(h.a_binding("first", "q", "k")).bound(h.a_binding("last", "lost"));
+  CHECK(h.route("first", "k") == strings{"q"});
+  CHECK(h.route("first", "other") == strings{"lost"});
+  CHECK(h.route("round", "k").empty());
+  CHECK(h.route("nowhere", "k").empty());
+  // Declared again with another alternate, it would be another exchange.
+  first.arguments = table({{"alternate-exchange", field_value::of_string("last")}});
+  CHECK(h.tell(first) == "inequivalent arg 'alternate-exchange' for exchange 'first' in vhost '/': received 'last' "
+                         "but current is 'second'");
+}
+
+// --- copies, restoring --------------------------------------------------------------------------------------------
+
+TEST_CASE("a copy does not see what happens to the original later", "[topology]") {
+  host h;
+  h.queue("q").exchange("x", "topic").bound(h.a_binding("x", "q", "a.#")).bound(h.a_binding("amq.direct", "q", "k"));
+  host copy = h;
+  h.queue("r").bound(h.a_binding("x", "r", "a.b")).bound(h.a_binding("amq.direct", "r", "k"));
+  CHECK(h.route("x", "a.b") == strings{"q", "r"});
+  CHECK(copy.route("x", "a.b") == strings{"q"});
+  CHECK(copy.route("amq.direct", "k") == strings{"q"});
+  h.remove("q");
+  REQUIRE(h.tell(delete_exchange{"x", false}).empty());
+  CHECK(copy.route("x", "a.b") == strings{"q"});
+  CHECK(copy.route("", "q") == strings{"q"});
+  CHECK(copy.t.binding_count() == 2);
+  CHECK(copy.t.queue_count() == 1);
+  copy.remove("q");
+  CHECK(h.route("amq.direct", "k") == strings{"r"});
+}
+
+TEST_CASE("what was restored routes as before and knows what it leads to", "[topology]") {
+  topology t{"/"};
+  t.restore(exchange_definition{"x", exchange_type::headers, true, true, false, {}});
+  t.restore(exchange_definition{"y", exchange_type::topic, true, false, false,
+                                table({{"alternate-exchange", field_value::of_string("x")}})});
+  queue_definition q;
+  q.id = {4};
+  q.name = "q";
+  q.durable = true;
+  t.restore(q);
+  const auto any = table({{"x-match", field_value::of_string("any")}, {"a", field_value::of_int(1)}});
+  t.restore(binding_definition{{1}, "x", destination_kind::queue, "q", "", any, true, {}});
+  t.restore(binding_definition{{2}, "y", destination_kind::exchange, "x", "k.#", {}, true, {}});
+  host h;
+  h.t = t;
+  CHECK(h.t.binding_count() == 2);
+  CHECK(h.route("x", "", {{"a", field_value::of_int(1)}}) == strings{"q"});
+  CHECK(h.route("x", "", {{"b", field_value::of_int(1)}}).empty());
+  CHECK(h.route("y", "k.l", {{"a", field_value::of_int(1)}}) == strings{"q"});
+  CHECK(h.route("y", "other", {{"a", field_value::of_int(1)}}) == strings{"q"});  // its alternate
+  h.remove("q");
+  CHECK(h.t.find_exchange("x") == nullptr);  // auto-delete
+  CHECK(h.t.binding_count() == 0);
+}
+
+TEST_CASE("a queue is attached to what stands behind it, unless it is another one by now", "[topology]") {
+  struct port : mailbox_port {};
+  host h;
+  h.queue("q");
+  const auto before = h.t;
+  const auto p = std::make_shared<port>();
+  h.t.attach({99}, "q", p);
+  h.t.attach({1}, "nobody", p);
+  CHECK((*h.t.find_queue("q"))->port == nullptr);
+  h.t.attach({1}, "q", p);
+  CHECK((*h.t.find_queue("q"))->port == p);
+  CHECK((*before.find_queue("q"))->port == nullptr);
+  h.bound(h.a_binding("amq.fanout", "q", "1")).bound(h.a_binding("amq.fanout", "q", "2"));
+  CHECK(h.route("amq.fanout", "") == strings{"q"});
+}
+
+TEST_CASE("visiting shows every queue, exchange and binding once", "[topology]") {
+  host h;
+  h.queue("q").queue("r").exchange("x", "direct");
+  h.bound(h.a_binding("x", "q")).bound(h.a_binding("x", "r")).bound(h.to_exchange("amq.topic", "x"));
+  strings queues;
+  std::size_t exchanges = 0, bindings = 0;
+  h.t.for_each_queue([&](const queue_ptr& queue) { queues.push_back(queue->name); });
+  h.t.for_each_exchange([&](const exchange_state&) { ++exchanges; });
+  h.t.for_each_binding([&](const binding_definition&) { ++bindings; });
+  std::sort(queues.begin(), queues.end());
+  CHECK(queues == strings{"q", "r"});
+  CHECK(exchanges == h.t.exchange_count());
+  CHECK(bindings == 3);
+}
