@@ -54,10 +54,16 @@ node_counters::node_counters(caf::actor_system& system) {
 }
 
 struct broker::runtime {
-  runtime(unsigned threads, store& journal) : config{threads}, system{config}, context{system, journal} {}
+  runtime(unsigned threads, store& journal)
+      : config{threads}, system{std::make_unique<caf::actor_system>(config)}, context{*system, journal} {}
+  // The system waits for the last actor, and actors use the context: so the system goes first.
+  ~runtime() {
+    context.committer = nullptr;
+    system.reset();
+  }
 
   node_config config;
-  caf::actor_system system;
+  std::unique_ptr<caf::actor_system> system;
   node_context context;
 };
 
@@ -67,7 +73,7 @@ broker::broker(broker_settings settings) : settings_{std::move(settings)} {
 
 broker::~broker() { stop(); }
 
-caf::actor_system& broker::system() noexcept { return runtime_->system; }
+caf::actor_system& broker::system() noexcept { return *runtime_->system; }
 node_context& broker::context() noexcept { return runtime_->context; }
 
 result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
@@ -121,7 +127,7 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
 void broker::stop() {
   if (!runtime_) return;
   {
-    caf::scoped_actor self{runtime_->system};
+    caf::scoped_actor self{*runtime_->system};
     std::size_t running = 0;
     for (const auto& [name, vhost] : vhosts_) {
       caf::anon_send_exit(vhost->handle, caf::exit_reason::user_shutdown);
@@ -154,7 +160,6 @@ void broker::stop() {
     self->send(runtime_->context.committer, finish_committer{});
     self->receive([](const caf::down_msg&) {});  // a commit ends, or the process does
   }
-  runtime_->context.committer = nullptr;
   vhosts_.clear();
   runtime_.reset();
   store_.reset();
@@ -194,7 +199,7 @@ store_space broker::space() const { return store_->space(false); }
 
 std::string broker::metrics() const {
   caf::telemetry::collector::prometheus collector;
-  const auto text = collector.collect_from(runtime_->system.metrics());
+  const auto text = collector.collect_from(runtime_->system->metrics());
   std::string out{text.begin(), text.end()};
   const auto line = [&](const char* name, const char* type, const char* help, std::uint64_t value) {
     out += std::string{"# HELP "} + name + " " + help + "\n# TYPE " + name + " " + type + "\n" + name + " " +

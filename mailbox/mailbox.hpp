@@ -158,7 +158,8 @@ public:
   journal_batch take_batch();
   // The batch under way is stored.
   void on_committed(effects& out);
-  // Of the batch under way, this was not written and will not be: it is unsent again. The rest is stored.
+  // Of the batch under way, this was not written and will not be: it is unsent again. All of its appends come back, or
+  // none; its erasures come back unless they were written.
   void on_not_committed(journal_batch unwritten, effects& out);
 
   // How much it may keep in memory from now on; applied with the next messages that come.

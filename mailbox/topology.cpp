@@ -30,7 +30,12 @@ std::string key_of(destination_kind to, std::string_view destination, std::strin
     key += static_cast<char>(part.size() & 0xff);  // a short string: its length fits an octet
     key += part;
   }
-  key += arguments;
+  // The order in which a client writes its arguments tells nothing apart.
+  if (const auto table = decode_table(as_bytes(arguments)); table && table->size() > 1) {
+    encode_table(table->sorted(), key);
+  } else {
+    key += arguments;
+  }
   return key;
 }
 std::string key_of(const binding_definition& b) {

@@ -4,8 +4,9 @@
 #include "persist/keys.hpp"
 #include "persist/record.hpp"
 
-#include <sys/stat.h>
+#include <fcntl.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -26,32 +27,13 @@ std::span<const std::byte> as_bytes(std::string_view text) noexcept {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
-struct closed_environment {
-  void operator()(MDB_env* env) const noexcept { mdb_env_close(env); }
-};
-using environment_ptr = std::unique_ptr<MDB_env, closed_environment>;
-
-result<environment_ptr> new_environment() {
-  MDB_env* made = nullptr;
-  if (auto r = check_lmdb(mdb_env_create(&made), "creating an environment"); !r) return r.error();
-  environment_ptr environment{made};
-  mdb_env_set_maxdbs(made, 16);
-  mdb_env_set_maxreaders(made, 512);
-  return environment;
-}
-
 std::string sentence_on(const std::filesystem::path& directory, std::string_view what) {
   return "the store in " + directory.string() + " " + std::string{what};
 }
 
 // Looks at what is there without touching it: no lock file, no map for writing, no table made.
 result<void> inspect(const std::filesystem::path& directory) {
-  std::error_code failed;
   const auto file = directory / "data.mdb";
-  const auto file_size = std::filesystem::file_size(file, failed);
-  if (failed == std::errc::no_such_file_or_directory) return {};
-  if (failed) return refused("cannot read " + file.string() + ": " + failed.message());
-  if (file_size == 0) return {};  // the node ended while it made it
   auto environment = new_environment();
   if (!environment) return environment.error();
   auto* env = environment->get();
@@ -60,13 +42,7 @@ result<void> inspect(const std::filesystem::path& directory) {
     return corrupted(sentence_on(directory, "is damaged: its first pages are not LMDB's"));
   }
   if (auto r = check_lmdb(opened, "opening " + file.string()); !r) return r;
-  MDB_envinfo info{};
-  MDB_stat stat{};
-  mdb_env_info(env, &info);
-  mdb_env_stat(env, &stat);
-  if ((info.me_last_pgno + 1) * stat.ms_psize > file_size) {
-    return corrupted(sentence_on(directory, "is damaged: its file is shorter than its content"));
-  }
+  // Whether the file is as long as its content shows when it is read: LMDB may count pages that it never wrote.
   auto txn = read_transaction::begin(env);
   if (!txn) return txn.error();
   MDB_dbi meta = 0;
@@ -89,7 +65,44 @@ result<void> inspect(const std::filesystem::path& directory) {
   return {};
 }
 
+result<void> sync_directory(const std::filesystem::path& directory) {
+  const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return refused("cannot open " + directory.string() + ": " + std::strerror(errno));
+  const bool synced = ::fsync(descriptor) == 0;
+  ::close(descriptor);
+  if (!synced) return refused("cannot sync " + directory.string() + ": " + std::strerror(errno));
+  return {};
+}
+
 }  // namespace
+
+// A store that was cut off while LMDB made its first pages looks like a damaged one. So a new one is made aside, and
+// gets its name when it is whole and on disk.
+result<void> store::make_new(const store_settings& settings) {
+  const auto aside = settings.directory / "new";
+  std::error_code failed;
+  std::filesystem::remove_all(aside, failed);
+  if (!failed) std::filesystem::create_directory(aside, failed);
+  if (failed) return refused("cannot make a store in " + settings.directory.string() + ": " + failed.message());
+  {
+    auto environment = new_environment();
+    if (!environment) return environment.error();
+    const int opened = mdb_env_open(environment->get(), aside.c_str(), 0, 0640);
+    if (auto r = check_lmdb(opened, "making a store in " + settings.directory.string()); !r) return r;
+    auto txn = write_transaction::begin(environment->get());
+    if (!txn) return txn.error();
+    MDB_dbi meta = 0;
+    if (auto r = check_lmdb(mdb_dbi_open(txn->handle(), "meta", MDB_CREATE, &meta), "making a table"); !r) return r;
+    const std::uint32_t now = version;
+    if (auto r = txn->put(meta, as_bytes("version"), std::as_bytes(std::span{&now, 1})); !r) return r;
+    if (auto r = std::move(*txn).commit(); !r) return r;
+  }
+  if (auto r = sync_directory(aside); !r) return r;
+  std::filesystem::rename(aside / "data.mdb", settings.directory / "data.mdb", failed);
+  if (failed) return refused("cannot make a store in " + settings.directory.string() + ": " + failed.message());
+  std::filesystem::remove_all(aside, failed);
+  return sync_directory(settings.directory);
+}
 
 store::~store() = default;
 
@@ -104,12 +117,16 @@ result<std::unique_ptr<store>> store::open(const store_settings& settings) {
   }
   auto lock = directory_lock::take(directory);
   if (!lock) return lock.error();
-  if (auto r = inspect(directory); !r) return r.error();
+  if (std::filesystem::exists(directory / "data.mdb", failed)) {
+    if (auto r = inspect(directory); !r) return r.error();
+  } else if (auto r = make_new(settings); !r) {
+    return r.error();
+  }
 
   std::unique_ptr<store> made{new store{std::move(*lock), directory}};
   auto environment = new_environment();
   if (!environment) return environment.error();
-  made->environment_.reset(environment->release());
+  made->environment_ = std::move(*environment);
   auto* env = made->environment_.get();
 
   std::uint64_t map_size = settings.map_size;
@@ -139,11 +156,6 @@ result<void> store::open_tables() {
                                  std::pair{"queues", &tables_.queues}, std::pair{"bindings", &tables_.bindings},
                                  std::pair{"messages", &tables_.messages}, std::pair{"graves", &tables_.graves}}) {
     if (auto r = table(name, *id); !r) return r;
-  }
-  MDB_val key{7, const_cast<char*>("version")}, value{};
-  if (mdb_get(txn->handle(), tables_.meta, &key, &value) != MDB_SUCCESS) {
-    const std::uint32_t now = version;
-    if (auto r = txn->put(tables_.meta, as_bytes("version"), std::as_bytes(std::span{&now, 1})); !r) return r;
   }
   // The handles of the tables live on only if the transaction commits. Without a change, it leaves the file as it is.
   return std::move(*txn).commit();

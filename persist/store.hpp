@@ -100,15 +100,13 @@ public:
   [[nodiscard]] store_space space(bool with_reusable) const;
 
 private:
-  struct environment_deleter {
-    void operator()(MDB_env* env) const noexcept { mdb_env_close(env); }
-  };
   struct tables {
     table_id meta = 0, exchanges = 0, queues = 0, bindings = 0, messages = 0, graves = 0;
   };
 
   store(directory_lock lock, std::filesystem::path directory) : lock_{std::move(lock)}, directory_{std::move(directory)} {}
 
+  static result<void> make_new(const store_settings& settings);
   result<void> open_tables();
   result<void> end(write_transaction txn);
   result<void> write_topology(write_transaction& txn, const topology_write& write);
@@ -124,7 +122,7 @@ private:
 
   directory_lock lock_;
   std::filesystem::path directory_;
-  std::unique_ptr<MDB_env, environment_deleter> environment_;
+  environment_ptr environment_;
   tables tables_;
 
   grave_map graves_;  // the committer's

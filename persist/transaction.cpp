@@ -1,6 +1,7 @@
 #include "persist/transaction.hpp"
 
 #include <cerrno>
+#include <cstdlib>
 #include <string>
 
 namespace posthorn {
@@ -31,6 +32,17 @@ result<void> check_lmdb(int answer, std::string_view doing) {
     case MDB_BAD_VALSIZE: return refused(text);
     default: return corrupted(text);
   }
+}
+
+result<environment_ptr> new_environment() {
+  MDB_env* made = nullptr;
+  if (auto r = check_lmdb(mdb_env_create(&made), "creating an environment"); !r) return r.error();
+  environment_ptr environment{made};
+  mdb_env_set_maxdbs(made, 16);
+  mdb_env_set_maxreaders(made, 512);
+  // A damaged file breaks LMDB's own assertions. It would print where in its source; a damage_guard says what to do.
+  mdb_env_set_assert(made, [](MDB_env*, const char*) { std::abort(); });
+  return environment;
 }
 
 result<read_transaction> read_transaction::begin(MDB_env* environment) {

@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -24,6 +25,14 @@ namespace posthorn {
 [[nodiscard]] result<void> check_lmdb(int answer, std::string_view doing);
 
 using table_id = MDB_dbi;
+
+struct environment_closer {
+  void operator()(MDB_env* environment) const noexcept { mdb_env_close(environment); }
+};
+using environment_ptr = std::unique_ptr<MDB_env, environment_closer>;
+
+// An environment that is not open yet, with room for our tables and readers.
+[[nodiscard]] result<environment_ptr> new_environment();
 
 class read_transaction {
 public:

@@ -338,6 +338,11 @@ bool connection::on_channel_method(std::uint16_t number, const any_method& m) {
   return std::visit(
       [&](const auto& typed) {
         using method_type = std::remove_cvref_t<decltype(typed)>;
+        if constexpr (requires { typed.arguments; }) {
+          if (const auto valid = check_table(typed.arguments); !valid) {
+            return refuse_connection(reply_code::syntax_error, valid.error().text, id_of<method_type>);
+          }
+        }
         if constexpr (std::is_same_v<method_type, method::channel_close>) {
           on_channel_close(*c);
           return true;

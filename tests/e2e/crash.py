@@ -120,38 +120,38 @@ def test_kill_while_starting(t):
 
 
 def refill_after(t, empty):
-    """Fills a queue, empties it, kills, and fills it anew: what was erased must not take what came later with it."""
-    node = t.node(label=empty)
+    """Fills a queue, empties it, kills, and fills it anew: what was erased must not take what came later with it.
 
-    def publish(channel, bodies):
-        channel.call("confirm.select")
-        for body in bodies:
-            channel.publish("", "q", body, delivery_mode=2)
-        channel.confirm(timeout=30)
-
+    The backlog is so large that the store is still clearing it away when the new messages come.
+    """
+    node, early = t.node(label=empty), 300_000
     later = [b"later %d" % n for n in range(200)]
     for cycle in range(3):
+        subprocess.run([t.suite.loader(), "fill", str(node.port), "q", str(early), "100", "10000"], check=True, timeout=120,
+                       stdout=subprocess.DEVNULL)
         with node.connect() as connection:
             channel = connection.channel()
-            channel.queue("q", durable=True)
-            publish(channel, [b"early %d" % n for n in range(10_000)])
             if empty == "purge":
-                require(channel.call("queue.purge", queue="q").message_count == 10_000, "the purge counts")
+                require(channel.call("queue.purge", queue="q").message_count == early, "the purge counts")
             else:
                 channel.consume("q", "c")
-                last = channel.deliveries(10_000, timeout=30)[-1]
-                channel.send("basic.ack", delivery_tag=last.delivery_tag, multiple=True)
+                last = channel.deliveries(early, timeout=60)[-1]
                 channel.call("basic.cancel", consumer_tag="c")
+                channel.send("basic.ack", delivery_tag=last.delivery_tag, multiple=True)
                 settled_at = time.monotonic()
                 poll("the acknowledgement is old enough to hold", lambda: time.monotonic() > settled_at + 0.3)
         node.kill() if cycle % 2 == 0 else node.terminate()
         node.start()
         with node.connect() as connection:
             channel = connection.channel()
-            require(channel.count("q")[0] == 0, f"{channel.count('q')[0]} messages came back after {empty}")
-            publish(channel, later)
+            came_back = channel.count("q")[0]
+            require(came_back == 0, f"{came_back} messages came back after {empty}")
+            channel.call("confirm.select")
+            for body in later:
+                channel.publish("", "q", body, delivery_mode=2)
+            channel.confirm(timeout=30)
         for _ in range(2):
-            # A second life has the time to clean up what the first one left.
+            # A later life finishes what the earlier one left to clear away.
             node.kill()
             node.start()
         with node.connect() as connection:

@@ -76,6 +76,7 @@ class ledger:
         self.tried = {queue: set() for queue in QUEUES}
         self.survived = {queue: {} for queue in QUEUES}  # queue -> id: seen after a restart, so it is on disk
         self.dropped = {queue: set() for queue in QUEUES}  # promised to nobody, and not there after a restart
+        self.delivered = {queue: set() for queue in QUEUES}
         self.undecided = 0  # messages that only the note of a tried acknowledgement excuses
         self.problems = []
         self.lock = threading.Lock()
@@ -92,10 +93,10 @@ class ledger:
 
 
 class published:
-    __slots__ = ("queues", "persistent", "confirmed")
+    __slots__ = ("queues", "persistent", "confirmed", "confirmed_at")
 
     def __init__(self, queues, persistent):
-        self.queues, self.persistent, self.confirmed = queues, persistent, False
+        self.queues, self.persistent, self.confirmed, self.confirmed_at = queues, persistent, False, 0.0
 
 
 class producer(threading.Thread):
@@ -160,6 +161,7 @@ class producer(threading.Thread):
             for number in [n for n in self.waiting if n <= tag] if answer.multiple else [tag]:
                 self.waiting.discard(number)
                 self.mine[number].confirmed = answer.name == "basic.ack"
+                self.mine[number].confirmed_at = time.monotonic()
                 any_came = True
         for answer in connection.inbox[0]:
             if answer.name == "connection.blocked":
@@ -227,6 +229,7 @@ class consumer(threading.Thread):
             book.problem(f"{queue}: {name} was delivered but never published")
         elif queue not in book.producers[origin][number].queues:
             book.problem(f"{queue}: {name} was delivered but not routed there")
+        book.delivered[queue].add(name)
         if name in book.settled[queue]:
             book.problem(f"{queue}: {name} was delivered again after it had been acknowledged")
         if not message.redelivered:
@@ -255,6 +258,22 @@ class consumer(threading.Thread):
         channel.send(how, delivery_tag=some[-1][0], **arguments)
         now = time.monotonic()
         self.book.settled[self.queue].update((name, now) for name in names)
+
+
+def describe(book, queue, lost, found, killed_at):
+    """What is known of lost messages: a loss at the end tells of another defect than one in the midst."""
+    ages = [killed_at - book.producers[origin][number].confirmed_at for origin, number in lost]
+    last = {}
+    for origin, number in found:
+        last[origin] = max(number, last.get(origin, -1))
+    at_end = sum(number > last.get(origin, -1) for origin, number in lost)
+    before = {}
+    for origin, number in found:
+        before[origin] = min(number, before.get(origin, number))
+    at_start = sum(number < before.get(origin, number + 1) for origin, number in lost)
+    return (f"{sum(name in book.delivered[queue] for name in lost)} had been delivered, "
+            f"{sum(name in book.survived[queue] for name in lost)} had survived an earlier restart, {at_start} stood before "
+            f"and {at_end} behind all that is left, confirmed {min(ages):.3f} to {max(ages):.3f} s before the end")
 
 
 def check_queue(book, connection, channel_id, queue, killed_at, order_seen=(), empty=False):
@@ -297,7 +316,8 @@ def check_queue(book, connection, channel_id, queue, killed_at, order_seen=(), e
             book.dropped[queue].add(name)
     if lost:
         problem(f"{queue}: lost {len(lost)} of {len(lost) + len(found)} confirmed and unacknowledged messages, "
-                f"the first {lost[:5]}")
+                f"the first {lost[:5]}; {describe(book, queue, lost, found, killed_at)}; "
+                f"{channel.count(queue)[0]} more became ready since")
     last = {}
     for origin, number in found:
         if number < last.get(origin, -1):
@@ -313,13 +333,14 @@ def check_queue(book, connection, channel_id, queue, killed_at, order_seen=(), e
         # It came back although it had been acknowledged just before the end: that acknowledgement did not happen.
         book.settled[queue].pop(name, None)
         book.tried[queue].discard(name)
+    # Cancelled first: what is given back would come at once again.
+    channel.call("basic.cancel", consumer_tag=tag)
     if empty and found:
         channel.send("basic.ack", delivery_tag=0, multiple=True)
         now = time.monotonic()
         book.settled[queue].update((name, now) for name in found)
     else:
         channel.send("basic.nack", delivery_tag=0, multiple=True, requeue=True)
-    channel.call("basic.cancel", consumer_tag=tag)
     channel.call("channel.close", reply_code=200)
     return len(found)
 

@@ -44,7 +44,8 @@ TEST_CASE("publishes are numbered from 1 and answered for in their order [25]", 
   CHECK(l.answered() == 3);
 }
 
-TEST_CASE("a publish that goes nowhere is answered for at once, but not before those in front of it", "[ledgers]") {
+TEST_CASE("a publish that goes nowhere is answered for at once, but not before those in front of it",
+          "[ledgers]") {
   publish_ledger l;
   CHECK(l.enter(0, 10) == 1);
   CHECK(l.answered() == 1);
@@ -67,13 +68,14 @@ TEST_CASE("only publishes on their way to a queue take memory", "[ledgers]") {
   CHECK(l.size() == 0);
 }
 
-TEST_CASE("a publish ledger answers for no publish that some queue has not settled, whatever the order", "[ledgers]") {
+TEST_CASE("a publish ledger answers for no publish that some queue has not settled, whatever the order",
+          "[ledgers]") {
   for (unsigned seed = 1; seed <= 5; ++seed) {
     CAPTURE(seed);
     std::mt19937 random{seed};
     publish_ledger l;
-    std::vector<std::uint32_t> missing{0};       // by number
-    std::vector<std::uint64_t> queues[3];        // what each still has to settle
+    std::vector<std::uint32_t> missing{0};  // by number
+    std::vector<std::uint64_t> queues[3];   // what each still has to settle
     std::size_t in_flight = 0;
     for (int step = 0; step < 3000; ++step) {
       if (random() % 2 == 0) {
@@ -91,7 +93,9 @@ TEST_CASE("a publish ledger answers for no publish that some queue has not settl
         l.settle(number, number);
       }
       std::uint64_t safe = 0;
-      for (std::uint64_t n = l.answered() > 2 ? l.answered() - 2 : 1; n < missing.size() && missing[n] == 0; ++n) safe = n;
+      for (std::uint64_t n = l.answered() > 2 ? l.answered() - 2 : 1; n < missing.size() && missing[n] == 0;
+           ++n)
+        safe = n;
       REQUIRE(l.answered() == safe);
       REQUIRE(l.size() == in_flight);
     }
@@ -173,7 +177,8 @@ TEST_CASE("a delivery ledger behaves like a map of open tags", "[ledgers]") {
             }
             std::erase_if(open, [&](const auto& o) { return expected.contains(o.second); });
           }
-          REQUIRE(l.answer(tag, multiple, [&](const auto& e) { REQUIRE(got.insert(e.at.value).second); }) == known);
+          REQUIRE(l.answer(tag, multiple, [&](const auto& e) { REQUIRE(got.insert(e.at.value).second); }) ==
+                  known);
           REQUIRE(got == expected);
         }
       }

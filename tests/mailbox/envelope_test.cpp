@@ -52,7 +52,8 @@ TEST_CASE("an envelope has what it was built from, in pieces or at once", "[enve
   for (const std::size_t size : {0U, 1U, 7U, 8U, 9U, 1000U}) {
     std::string body;
     for (std::size_t n = 0; n < size; ++n) body += static_cast<char>('a' + n % 26);
-    const auto whole = make_envelope("exchange", "routing.key", bytes_of("\x80\x00properties"), true, bytes_of(body));
+    const auto whole =
+        make_envelope("exchange", "routing.key", bytes_of("\x80\x00properties"), true, bytes_of(body));
     CHECK(whole->exchange() == "exchange");
     CHECK(whole->routing_key() == "routing.key");
     CHECK(text_of(whole->body()) == body);
@@ -82,8 +83,8 @@ TEST_CASE("parts that are empty stay empty", "[envelope]") {
 }
 
 TEST_CASE("an envelope that is read from its bytes is the same, wherever they lay", "[envelope]") {
-  const auto e = make_envelope(std::string(255, 'x'), std::string(255, 'k'), bytes_of(std::string(300, 'p')), true,
-                               bytes_of(std::string(12'345, 'b')));
+  const auto e = make_envelope(std::string(255, 'x'), std::string(255, 'k'), bytes_of(std::string(300, 'p')),
+                               true, bytes_of(std::string(12'345, 'b')));
   std::vector<std::byte> shifted(e->bytes().size() + 8);
   for (std::size_t shift = 0; shift < 8; ++shift) {
     std::memcpy(shifted.data() + shift, e->bytes().data(), e->bytes().size());
@@ -95,7 +96,8 @@ TEST_CASE("an envelope that is read from its bytes is the same, wherever they la
 }
 
 TEST_CASE("no flipped bit makes an envelope reach beyond its bytes", "[envelope]") {
-  const auto e = make_envelope("exchange", "key", bytes_of("\x10\x00\x02"), true, bytes_of("a body of some length"));
+  const auto e =
+      make_envelope("exchange", "key", bytes_of("\x10\x00\x02"), true, bytes_of("a body of some length"));
   const std::vector<std::byte> whole(e->bytes().begin(), e->bytes().end());
   std::size_t refused = 0;
   for (std::size_t bit = 0; bit < whole.size() * 8; ++bit) {
@@ -119,7 +121,8 @@ TEST_CASE("no flipped bit makes an envelope reach beyond its bytes", "[envelope]
 }
 
 TEST_CASE("an envelope that is cut off or goes on behind its end is refused", "[envelope]") {
-  const auto e = make_envelope("exchange", "key", bytes_of("properties"), true, bytes_of(std::string(100, 'b')));
+  const auto e =
+      make_envelope("exchange", "key", bytes_of("properties"), true, bytes_of(std::string(100, 'b')));
   for (std::size_t size = 0; size < e->bytes().size(); ++size) {
     const auto read = envelope::read(e->bytes().first(size));
     REQUIRE_FALSE(read.has_value());

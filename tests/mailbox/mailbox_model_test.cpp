@@ -31,7 +31,7 @@ struct settings {
   bool durable = true;
   std::size_t resident_max = 2000;
   unsigned persistent_percent = 60;
-  bool large_bodies = false;       // some do not fit the budget at all
+  bool large_bodies = false;         // some do not fit the budget at all
   bool front_may_be_written = true;  // of a batch that failed
   bool budget_changes = true;
 };
@@ -110,7 +110,7 @@ private:
       case 16: return journal();
       case 17: return limit();
       case 18: return chance(8) ? purge() : dispatch();
-      default: return chance(15) ? crash() : dispatch();
+      default: return chance(15) ? crash() : bury();
     }
   }
 
@@ -141,7 +141,8 @@ private:
     }
     box_->publish(arrivals, fx_);
     take_effects();
-    for (const auto at : here) must(messages_[at].settled != messages_[at].persistent, "I2: settled at once if it need not survive");
+    for (const auto at : here)
+      must(messages_[at].settled != messages_[at].persistent, "I2: settled at once if it need not survive");
   }
 
   void dispatch() {
@@ -156,7 +157,8 @@ private:
     std::size_t held_size = 0;
     for (const auto& [at, m] : messages_) held_size += m.where == place::held ? m.footprint : 0;
     if (held_size >= settings_.resident_max && box_->resident_size() >= settings_.resident_max) return;
-    for (const auto& [id, c] : consumers_) must(!able(c), "a ready message waits although a consumer can take it");
+    for (const auto& [id, c] : consumers_)
+      must(!able(c), "a ready message waits although a consumer can take it");
   }
 
   bool load() {
@@ -165,7 +167,9 @@ private:
     must(request.where.first <= request.where.last, "a load names a range");
     std::vector<loaded_message> found;
     std::size_t size = 0;
-    for (auto s = store_.lower_bound(request.where.first); s != store_.end() && s->first <= request.where.last; ++s) {
+    for (auto s = store_.lower_bound(request.where.first);
+         s != store_.end() && s->first <= request.where.last; ++s) {
+      if (buried(s->first)) continue;
       if (!found.empty() && (found.size() >= request.count_max || size >= request.size_max)) break;
       auto copy = envelope::read(s->second.message->bytes());
       must(copy.has_value(), "what was stored can be read");
@@ -319,12 +323,14 @@ private:
     for (const auto& a : batch_.appends) {
       must(named.insert(a.at).second, "a batch appends a message once");
       const auto found = messages_.find(a.at);
-      must(found != messages_.end() && found->second.where != place::gone, "only what is still there is written");
+      must(found != messages_.end() && found->second.where != place::gone,
+           "only what is still there is written");
       must(tag_of(*a.message) == found->second.tag, "a message is written under its own sequence");
       must(a.transient != found->second.persistent, "what need not survive is marked in the store");
       must(a.transient || unsent.erase(a.at) == 1, "a message is written once");
-      must(!store_.contains(a.at), "a message is written once");
-      for (const auto& e : batch_.erasures) must(a.at < e.first || e.last < a.at, "I5: a batch never erases what it appends");
+      must(!store_.contains(a.at) && !buried(a.at), "a message gets no place that something else has");
+      for (const auto& e : batch_.erasures)
+        must(a.at < e.first || e.last < a.at, "I5: a batch never erases what it appends");
       if (!a.transient) found->second.journal = kept::sent;
     }
     must(unsent.empty(), "every message that has to survive is in the next batch");
@@ -339,7 +345,32 @@ private:
   void apply(const journal_batch& batch) {
     for (const auto& a : batch.appends) store_[a.at] = {a.message, a.transient};
     for (const auto& e : batch.erasures) {
-      store_.erase(store_.lower_bound(e.first), store_.upper_bound(e.last));
+      if (e.last.value - e.first.value >= burial_width_min) {
+        graves_.push_back(e);
+      } else {
+        store_.erase(store_.lower_bound(e.first), store_.upper_bound(e.last));
+      }
+    }
+  }
+
+  // A wide erasure is only noted down, and what is in it erased later, in slices.
+  static constexpr std::uint64_t burial_width_min = 6;
+  [[nodiscard]] bool buried(sequence at) const {
+    return std::any_of(graves_.begin(), graves_.end(),
+                       [&](const sequence_range& g) { return g.first <= at && at <= g.last; });
+  }
+  [[nodiscard]] bool present(sequence at) const { return store_.contains(at) && !buried(at); }
+  void bury() {
+    doing_ = "bury";
+    if (graves_.empty()) return;
+    const auto grave = graves_.front();
+    for (auto left = below(10); left > 0; --left) {
+      const auto found = store_.lower_bound(grave.first);
+      if (found == store_.end() || grave.last < found->first) {
+        graves_.erase(graves_.begin());
+        return;
+      }
+      store_.erase(found);
     }
   }
 
@@ -389,7 +420,7 @@ private:
     if (box_->batch_under_way() && chance(50)) apply(batch_);
     batch_ = {};
     for (const auto& [at, m] : messages_) {
-      must(!(m.persistent && m.settled && m.where != place::gone) || store_.contains(at),
+      must(!(m.persistent && m.settled && m.where != place::gone) || present(at),
            "a message that was confirmed and not acknowledged outlives a crash");
     }
     std::erase_if(store_, [](const auto& s) { return s.second.transient; });
@@ -403,6 +434,7 @@ private:
     due_.clear();
     recovered_mailbox recovered;
     for (const auto& [at, s] : store_) {
+      if (buried(at)) continue;
       auto m = before.at(at);
       must(m.persistent && tag_of(*s.message) == m.tag, "only what has to survive does");
       m.where = place::ready;
@@ -415,7 +447,8 @@ private:
       recovered.last = at;
       recovered.size += m.body_size;
     }
-    next_ = store_.empty() ? 1 : store_.rbegin()->first.value + 1;
+    for (const auto& g : graves_) recovered.used = std::max(recovered.used, g.last);
+    next_ = std::max(recovered.last, recovered.used).value + 1;
     ++generation_;
     fx_.clear();
     box_.emplace(settings_.durable, limits(), recovered);
@@ -432,11 +465,14 @@ private:
     check();
     for (const auto& [at, m] : messages_) {
       must(m.settled, "I2: every publish is settled in the end");
-      must(!m.persistent || m.where == place::gone || store_.contains(at), "what has to survive is in the store");
+      must(!m.persistent || m.where == place::gone || present(at),
+           "what has to survive is in the store");
     }
     for (const auto& [at, s] : store_) {
+      if (buried(at)) continue;
       const auto found = messages_.find(at);
-      must(found != messages_.end() && found->second.where != place::gone, "what is gone is not in the store");
+      must(found != messages_.end() && found->second.where != place::gone,
+           "what is gone is not in the store");
     }
     while (!consumers_.empty()) {
       auto& c = consumers_.begin()->second;
@@ -466,6 +502,7 @@ private:
       take_batch();
       if (box_->batch_under_way()) commit();
     }
+    while (!graves_.empty()) bury();
     must(store_.empty(), "what was acknowledged is erased");
     must(box_->resident_size() == 0, "an empty mailbox takes no memory");
     must(!box_->has_unsent(), "an empty mailbox has nothing to write");
@@ -484,7 +521,8 @@ private:
 
   void forget_if_idle(consumer_id id) {
     const auto found = consumers_.find(id);
-    if (found != consumers_.end() && !found->second.consuming && found->second.held.empty()) consumers_.erase(found);
+    if (found != consumers_.end() && !found->second.consuming && found->second.held.empty())
+      consumers_.erase(found);
     must(box_->known(id) == consumers_.contains(id), "a holder is known while it consumes or holds");
   }
 
@@ -516,7 +554,8 @@ private:
         must(found != by_number_.end(), "only what was published is settled");
         auto& m = messages_.at(found->second);
         must(!m.settled, "I2: a publish is settled once");
-        must(!m.persistent || due_.contains(found->second), "I2: a publish is settled when it is stored or gone");
+        must(!m.persistent || due_.contains(found->second),
+             "I2: a publish is settled when it is stored or gone");
         m.settled = true;
         due_.erase(found->second);
       }
@@ -530,7 +569,8 @@ private:
     must(found != messages_.end(), "only what was published is delivered");
     auto& m = found->second;
     must(m.where == place::ready, "I3: only a ready message is delivered");
-    must(tag_of(*d.message) == m.tag && d.message->body().size() == m.body_size, "a delivery has the body that was published");
+    must(tag_of(*d.message) == m.tag && d.message->body().size() == m.body_size,
+         "a delivery has the body that was published");
     auto& ready = returned_.empty() ? fresh_ : returned_;
     must(*ready.begin() == d.at, "I1: messages are delivered in order");
     must(d.redelivered == m.redelivered, "a delivery says whether it may have been delivered before");
@@ -565,7 +605,8 @@ private:
       auto& value = m->second;
       if (value.where == place::gone) {
         // Forgotten when nothing can ask for it any more.
-        const bool over = value.settled && !store_.contains(m->first) && value.journal != kept::sent && !box_->batch_under_way();
+        const bool over = value.settled && !store_.contains(m->first) && value.journal != kept::sent &&
+                          !box_->batch_under_way();
         if (over) {
           by_number_.erase({value.from, value.number});
           m = messages_.erase(m);
@@ -598,7 +639,8 @@ private:
     if (box_->batch_under_way() || box_->has_unsent()) return;
     // Ready messages have the budget, held ones half of it, and one read of the store comes on top.
     const auto read_once = settings_.resident_max / 4 + 1 + footprint_max;
-    must(box_->resident_size() - unstored <= settings_.resident_max * 3 / 2 + read_once, "I6: memory is bounded");
+    must(box_->resident_size() - unstored <= settings_.resident_max * 3 / 2 + read_once,
+         "I6: memory is bounded");
   }
 
   settings settings_;
@@ -609,6 +651,7 @@ private:
   std::optional<mailbox> box_;
   effects fx_;
   std::map<sequence, stored> store_;
+  std::vector<sequence_range> graves_;
   journal_batch batch_;
 
   std::map<sequence, message> messages_;
@@ -644,13 +687,15 @@ TEST_CASE("a mailbox that is not durable does what the model does, whatever come
   for (std::uint64_t seed = 21; seed <= 23; ++seed) {
     CHECK(outcome_of(seed, {.durable = false}, 20'000) == "as the model");
   }
-  CHECK(outcome_of(24, {.durable = false, .resident_max = 400, .large_bodies = true}, 20'000) == "as the model");
+  CHECK(outcome_of(24, {.durable = false, .resident_max = 400, .large_bodies = true}, 20'000) ==
+        "as the model");
 }
 
 TEST_CASE("I6: what the journal has stored takes no more memory than the budget allows, whatever the backlog",
           "[mailbox]") {
   for (std::uint64_t seed = 31; seed <= 34; ++seed) {
-    CHECK(outcome_of(seed, {.front_may_be_written = false, .budget_changes = false}, 20'000) == "as the model");
+    CHECK(outcome_of(seed, {.front_may_be_written = false, .budget_changes = false}, 20'000) ==
+          "as the model");
   }
   CHECK(outcome_of(35, {.durable = false, .front_may_be_written = false, .budget_changes = false}, 20'000) ==
         "as the model");

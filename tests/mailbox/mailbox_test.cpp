@@ -25,7 +25,8 @@ envelope_ptr a_message(std::size_t size = 10, bool persistent = true) {
 // A mailbox with the store that stands behind it.
 class desk {
 public:
-  explicit desk(bool durable = true, std::size_t resident_max = std::size_t{1} << 20, const recovered_mailbox& r = {})
+  explicit desk(bool durable = true, std::size_t resident_max = std::size_t{1} << 20,
+                const recovered_mailbox& r = {})
       : box{durable, {resident_max}, r} {}
 
   mailbox box;
@@ -39,7 +40,8 @@ public:
     box.publish(arrivals, fx);
     return *this;
   }
-  desk& consumer(consumer_id id, std::uint32_t prefetch = 0, bool acknowledges = true, std::int64_t credit = plenty) {
+  desk& consumer(consumer_id id, std::uint32_t prefetch = 0, bool acknowledges = true,
+                 std::int64_t credit = plenty) {
     box.add_consumer({id, prefetch, acknowledges, credit});
     return *this;
   }
@@ -117,7 +119,8 @@ public:
     last_load = *std::exchange(fx.load, std::nullopt);
     std::vector<loaded_message> found;
     std::size_t size = 0;
-    for (auto s = store.lower_bound(last_load.where.first); s != store.end() && s->first <= last_load.where.last; ++s) {
+    for (auto s = store.lower_bound(last_load.where.first);
+         s != store.end() && s->first <= last_load.where.last; ++s) {
       if (!found.empty() && (found.size() >= last_load.count_max || size >= last_load.size_max)) break;
       size += s->second->footprint();
       found.push_back({s->first, envelope::read(s->second->bytes()).value()});
@@ -146,7 +149,8 @@ TEST_CASE("I1: messages are delivered in the order in which they came", "[mailbo
   CHECK(d.dispatch() == "1:6");
 }
 
-TEST_CASE("returned messages go before all others, in the order in which they came, and are redelivered", "[mailbox]") {
+TEST_CASE("returned messages go before all others, in the order in which they came, and are redelivered",
+          "[mailbox]") {
   desk d;
   d.publish(6).consumer(alice, 4);
   REQUIRE(d.dispatch() == "1:1 1:2 1:3 1:4");
@@ -315,7 +319,8 @@ TEST_CASE("I3: every message is ready, held or gone, and the counts say so", "[m
 
 // --- settlements and the journal ----------------------------------------------------------------------------------
 
-TEST_CASE("I2: a publish is settled at once if it need not survive, and else when it is stored", "[mailbox]") {
+TEST_CASE("I2: a publish is settled at once if it need not survive, and else when it is stored",
+          "[mailbox]") {
   desk d;
   d.publish(2, 10, false).publish(2).publish(1, 10, true, peter);
   CHECK(d.settlements() == "7:1-2");
@@ -348,7 +353,8 @@ TEST_CASE("I2: a message that is gone before it was sent to the journal is never
   CHECK_FALSE(d.box.batch_under_way());
 }
 
-TEST_CASE("I2: a message that is gone while it is being written is settled once and erased afterwards", "[mailbox]") {
+TEST_CASE("I2: a message that is gone while it is being written is settled once and erased afterwards",
+          "[mailbox]") {
   desk d;
   d.publish(2).consumer(alice).dispatch();
   REQUIRE(d.take() == "+1 +2");
@@ -362,7 +368,8 @@ TEST_CASE("I2: a message that is gone while it is being written is settled once 
   CHECK(d.store.size() == 1);
 }
 
-TEST_CASE("I4: one batch is under way at a time, and what goes meanwhile is erased by a later one", "[mailbox]") {
+TEST_CASE("I4: one batch is under way at a time, and what goes meanwhile is erased by a later one",
+          "[mailbox]") {
   desk d;
   d.publish(3).commit().consumer(alice).dispatch();
   d.acknowledge(alice, {{{1}, {1}}});
@@ -471,7 +478,8 @@ TEST_CASE("a purge forgets what is ready, wherever it is, and nothing that is he
 
 // --- recovery ---------------------------------------------------------------------------------------------------
 
-TEST_CASE("a recovered mailbox hands out what the store held, redelivered, and counts on behind it", "[mailbox]") {
+TEST_CASE("a recovered mailbox hands out what the store held, redelivered, and counts on behind it",
+          "[mailbox]") {
   desk before;
   before.publish(5, 20).commit().consumer(alice).dispatch();
   before.acknowledge(alice, {{{2}, {3}}}).commit();
@@ -509,7 +517,8 @@ TEST_CASE("a fetch from a recovered mailbox asks for the message first", "[mailb
 
 // --- memory -----------------------------------------------------------------------------------------------------
 
-TEST_CASE("I6: of a long backlog only as much as the budget stays in memory, and it drains in order", "[mailbox]") {
+TEST_CASE("I6: of a long backlog only as much as the budget stays in memory, and it drains in order",
+          "[mailbox]") {
   constexpr std::size_t budget = 64 << 10;
   desk d{true, budget};
   constexpr std::size_t count = 5000;
@@ -537,7 +546,8 @@ TEST_CASE("I6: of a long backlog only as much as the budget stays in memory, and
   CHECK(d.box.resident_size() == 0);
 }
 
-TEST_CASE("I6: bodies that are held and stored leave memory, and are read back when they are returned", "[mailbox]") {
+TEST_CASE("I6: bodies that are held and stored leave memory, and are read back when they are returned",
+          "[mailbox]") {
   constexpr std::size_t budget = 10'000;
   desk d{true, budget};
   d.publish(30, 200).consumer(alice);
@@ -574,7 +584,8 @@ TEST_CASE("messages that are held and not stored stop deliveries when they fill 
   CHECK(d.box.held_count() == 40);
 }
 
-TEST_CASE("messages that need not survive go to the store for want of memory, and come back in order", "[mailbox]") {
+TEST_CASE("messages that need not survive go to the store for want of memory, and come back in order",
+          "[mailbox]") {
   const bool durable = GENERATE(true, false);
   desk d{durable, 4000};
   d.publish(40, 200, false);

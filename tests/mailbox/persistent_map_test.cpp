@@ -34,7 +34,8 @@ std::vector<std::string> colliding_keys(unsigned pairs) {
     k ^= k >> 47;
     return k * inverse;
   };
-  const std::uint64_t words[2] = {unmixed(0x0123456789abcdefULL), unmixed(0x0123456789abcdefULL ^ (1ULL << 63))};
+  const std::uint64_t words[2] = {unmixed(0x0123456789abcdefULL),
+                                  unmixed(0x0123456789abcdefULL ^ (1ULL << 63))};
   std::vector<std::string> keys;
   for (unsigned choice = 0; choice < (1U << pairs); ++choice) {
     std::string key;

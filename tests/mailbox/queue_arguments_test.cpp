@@ -35,7 +35,8 @@ TEST_CASE("a queue may be classic or quorum, and unknown arguments are ignored [
   CHECK(checked(c, {{"x-queue-type", field_value::of_string("classic")}}) == "accepted");
   CHECK(checked(c, {{"x-queue-type", field_value::of_string("quorum")}}) == "accepted");
   CHECK(checked(c, {{"x-who-knows", field_value::of_int(-1)}, {"y", field_value::nothing()}}) == "accepted");
-  CHECK(checked(c, {{"x-queue-type", field_value::of_string("stream")}}).find("'stream'") != std::string::npos);
+  CHECK(checked(c, {{"x-queue-type", field_value::of_string("stream")}}).find("'stream'") !=
+        std::string::npos);
   CHECK(checked(c, {{"x-queue-type", field_value::of_int(1)}}) ==
         "invalid arg 'x-queue-type' for " + described + ": {unacceptable_type,signedint}");
 }
@@ -57,14 +58,16 @@ TEST_CASE("a quorum queue is durable, shared, and stays [10]", "[topology]") {
 }
 
 TEST_CASE("an argument that promises what is not there yet is refused by its name", "[topology]") {
-  for (const auto* name : {"x-expires", "x-message-ttl", "x-max-length", "x-max-length-bytes", "x-max-priority",
-                           "x-overflow", "x-dead-letter-exchange", "x-delivery-limit", "x-single-active-consumer"}) {
+  for (const auto* name :
+       {"x-expires", "x-message-ttl", "x-max-length", "x-max-length-bytes", "x-max-priority", "x-overflow",
+        "x-dead-letter-exchange", "x-delivery-limit", "x-single-active-consumer"}) {
     const auto text = checked(a_command(), {{name, field_value::of_int(1)}});
     CHECK(text.find("invalid arg '" + std::string{name} + "' for " + described) == 0);
   }
 }
 
-TEST_CASE("two declarations mean the same when the arguments that count are equal by value [1] [2]", "[topology]") {
+TEST_CASE("two declarations mean the same when the arguments that count are equal by value [1] [2]",
+          "[topology]") {
   const auto compared = [](const field_table& current, const field_table& received) {
     const auto refused = inequivalent_queue_arguments(current, received, described);
     return refused ? refused->text : "the same";
@@ -79,7 +82,8 @@ TEST_CASE("two declarations mean the same when the arguments that count are equa
         start + "the value '1000' of type 'signedint' but current is none");
   CHECK(compared({{"x-max-length", narrow}}, {}) ==
         start + "none but current is the value '1000' of type 'signedint'");
-  CHECK(compared({{"x-max-length", narrow}}, {{"x-max-length", field_value::of_string("1000")}}) != "the same");
+  CHECK(compared({{"x-max-length", narrow}}, {{"x-max-length", field_value::of_string("1000")}}) !=
+        "the same");
   CHECK(compared({{"x-queue-type", field_value::of_string("classic")}}, {}) == "the same");
   CHECK(compared({}, {{"x-queue-type", field_value::of_string("classic")}}) == "the same");
   CHECK(compared({}, {{"x-queue-type", field_value::of_string("quorum")}}) != "the same");

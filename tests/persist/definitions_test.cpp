@@ -22,7 +22,8 @@ TEST_CASE("an exchange's record gives back the exchange", "[persist]") {
     CHECK(read.second.internal);
     CHECK(read.second.arguments == e.arguments);
   }
-  const auto plain = decode_exchange(encode("/", exchange_definition{"x", exchange_type::direct, true, false, false, {}}));
+  const auto plain =
+      decode_exchange(encode("/", exchange_definition{"x", exchange_type::direct, true, false, false, {}}));
   CHECK_FALSE(plain.value().second.auto_delete);
   CHECK_FALSE(plain.value().second.internal);
 }

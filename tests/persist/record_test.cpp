@@ -21,7 +21,8 @@ std::vector<std::byte> written(std::string_view content, std::uint32_t flags, st
 }  // namespace
 
 TEST_CASE("a record gives back what was written", "[persist]") {
-  for (const std::string_view content : {std::string_view{}, std::string_view{"a"}, std::string_view{"0123456789abcdef0"}}) {
+  for (const std::string_view content :
+       {std::string_view{}, std::string_view{"a"}, std::string_view{"0123456789abcdef0"}}) {
     const auto place = written(content, record::transient, 5);
     const auto r = read_record(place, 5);
     REQUIRE(r);

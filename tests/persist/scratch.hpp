@@ -54,7 +54,8 @@ private:
 constexpr std::uint64_t small_map = std::uint64_t{64} << 20;
 
 // The tests of the store cut no power, so they need no fsync.
-inline std::unique_ptr<store> open_store(const scratch_directory& directory, std::uint64_t map_size = small_map) {
+inline std::unique_ptr<store> open_store(const scratch_directory& directory,
+                                         std::uint64_t map_size = small_map) {
   auto opened = store::open({directory.path(), map_size, false});
   REQUIRE(opened.has_value());
   return std::move(*opened);
@@ -82,7 +83,8 @@ inline result<void> write(store& s, mailbox_id mailbox, journal_batch batch) {
   return s.commit({&w, 1});
 }
 
-inline result<void> write(store& s, const std::vector<topology_change>& changes, const std::string& vhost = "/") {
+inline result<void> write(store& s, const std::vector<topology_change>& changes,
+                          const std::string& vhost = "/") {
   const store::topology_write w{vhost, changes};
   return s.commit({}, {&w, 1});
 }

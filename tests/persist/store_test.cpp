@@ -4,8 +4,8 @@
 #include "persist/verify.hpp"
 #include "tests/persist/scratch.hpp"
 
-#include <catch2/generators/catch_generators.hpp>
 #include <lmdb.h>
+#include <catch2/generators/catch_generators.hpp>
 
 #include <algorithm>
 #include <string>
@@ -88,7 +88,8 @@ TEST_CASE("a commit of several mailboxes and definitions is there as a whole aft
   scratch_directory directory;
   {
     auto s = a_store(directory, 3);
-    journal_batch first{{append(4, "four")}, {{{1}, {2}}}}, second{{append(1, "uno"), append(2, "due", true)}, {}};
+    journal_batch first{{append(4, "four")}, {{{1}, {2}}}},
+        second{{append(1, "uno"), append(2, "due", true)}, {}};
     const mailbox_write writes[] = {{one, &first}, {two, &second}};
     const std::vector<topology_change> changes{a_queue({5}, "five")};
     const store::topology_write topology{"/", changes};
@@ -109,11 +110,13 @@ TEST_CASE("a commit of several mailboxes and definitions is there as a whole aft
   CHECK(recovered.last_mailbox == mailbox_id{5});
 }
 
-TEST_CASE("a message that need not survive is there until the restart, and gone for good after it", "[persist]") {
+TEST_CASE("a message that need not survive is there until the restart, and gone for good after it",
+          "[persist]") {
   scratch_directory directory;
   {
     auto s = a_store(directory, 1);
-    REQUIRE(write(*s, one, {{append(2, "passing", true), append(3, "staying"), append(4, "passing", true)}, {}}));
+    REQUIRE(
+        write(*s, one, {{append(2, "passing", true), append(3, "staying"), append(4, "passing", true)}, {}}));
     CHECK(bodies(*s, one) == strings{"body 1", "passing", "staying", "passing"});
   }
   CHECK(verify(directory.path()).value().transient == 2);
@@ -199,7 +202,8 @@ TEST_CASE("messages that come after a restart are not buried with what was purge
   }
 }
 
-TEST_CASE("the messages of a removed queue go with it, and its id is not used again while they are there", "[persist]") {
+TEST_CASE("the messages of a removed queue go with it, and its id is not used again while they are there",
+          "[persist]") {
   scratch_directory directory;
   {
     auto s = a_store(directory, 50);
@@ -263,7 +267,8 @@ TEST_CASE("durable definitions outlive a restart, and others are never written",
     REQUIRE(write(*s, {exchange_added{logs}, exchange_added{passing}, binding_added{binding},
                        binding_added{passing_binding}, queue_added{exclusive}}));
     REQUIRE(write(*s, {exchange_added{logs}}, "other"));
-    REQUIRE(write(*s, {exchange_removed{passing}, binding_removed{passing_binding}, queue_removed{exclusive}}));
+    REQUIRE(
+        write(*s, {exchange_removed{passing}, binding_removed{passing_binding}, queue_removed{exclusive}}));
   }
   {
     auto s = open_store(directory);
@@ -422,7 +427,8 @@ TEST_CASE("a flipped bit in a definition is found at the start and by verify", "
     REQUIRE(write(*s, {a_queue({3}, "a-name-to-find")}));
   }
   auto bytes = directory.content();
-  for (auto at = bytes.find("a-name-to-find"); at != std::string::npos; at = bytes.find("a-name-to-find", at + 1)) {
+  for (auto at = bytes.find("a-name-to-find"); at != std::string::npos;
+       at = bytes.find("a-name-to-find", at + 1)) {
     bytes[at] = 'b';
   }
   directory.set_content(bytes);
@@ -491,7 +497,8 @@ TEST_CASE("a commit that finds no room leaves no grave behind", "[persist]") {
   scratch_directory directory;
   auto s = a_store(directory, 5000, std::uint64_t{4} << 20);
   journal_batch batch{{}, {{{1}, {5000}}}};
-  for (std::uint64_t n = 0; n < 600; ++n) batch.appends.push_back(append(10'000 + n, std::string(10'000, 'b')));
+  for (std::uint64_t n = 0; n < 600; ++n)
+    batch.appends.push_back(append(10'000 + n, std::string(10'000, 'b')));
   REQUIRE_FALSE(write(*s, one, std::move(batch)));
   CHECK_FALSE(s->has_graves());
   CHECK(bodies(*s, one).size() == 5000);

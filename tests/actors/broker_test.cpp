@@ -1,0 +1,842 @@
+// The broker from its actors' side: connections are probes that note down what they are told. Nothing here sleeps: a
+// probe is waited for until it has heard what is expected, or the deadline has passed.
+#include "actors/broker.hpp"
+
+#include "actors/queue.hpp"
+#include "tests/persist/scratch.hpp"
+
+#include <catch2/catch_test_macros.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+using namespace posthorn;
+using kind = refusal::kind;
+
+namespace {
+
+constexpr auto patience = std::chrono::seconds{60};  // under a sanitizer on a busy machine, too
+constexpr std::int64_t plenty = std::int64_t{1} << 40;
+
+// What a probe has heard.
+struct notes {
+  std::mutex mutex;
+  std::condition_variable news;
+  std::vector<delivery> deliveries;
+  std::map<std::pair<publisher_id, std::uint64_t>, int> settled;  // how often
+  std::map<request_token, reply> replies;
+  std::vector<request_token> order;  // of the replies
+  std::vector<consumer_id> cancelled;
+  std::size_t settled_count = 0;
+
+  template <class Note>
+  void note(Note&& how) {
+    {
+      const std::lock_guard guard{mutex};
+      how();
+    }
+    news.notify_all();
+  }
+};
+
+connection_actor::behavior_type probe(std::shared_ptr<notes> n) {
+  return {
+      [n](deliver& m) {
+        n->note(
+            [&] { std::move(m.deliveries.begin(), m.deliveries.end(), std::back_inserter(n->deliveries)); });
+      },
+      [n](settled& m) {
+        n->note([&] {
+          for (const auto& s : m.settlements) {
+            for (auto number = s.first; number <= s.last; ++number) {
+              ++n->settled[{s.by, number}];
+              ++n->settled_count;
+            }
+          }
+        });
+      },
+      [n](reply& m) {
+        n->note([&] {
+          n->order.push_back(m.token);
+          const auto token = m.token;
+          n->replies[token] = std::move(m);
+        });
+      },
+      [n](consumer_cancelled& m) { n->note([&] { n->cancelled.push_back(m.consumer); }); },
+      [](close_connection&) {},
+      [](alarm_changed&) {},
+  };
+}
+
+std::string body_of(const delivery& d) { return posthorn::body_of(*d.message); }
+
+class client {
+public:
+  explicit client(broker& b) : broker_{b} {
+    id = node_context::next_id<connection_id>(b.context().last_connection);
+    by = {id.value << 16 | 1};
+    handle = b.system().spawn([n = heard](connection_actor::pointer) { return probe(n); });
+  }
+  ~client() { leave(); }
+  client(const client&) = delete;
+  client& operator=(const client&) = delete;
+
+  void leave(caf::exit_reason how = caf::exit_reason::user_shutdown) {
+    if (handle) caf::anon_send_exit(handle, how);
+    handle = nullptr;
+  }
+
+  template <class Condition>
+  bool wait(Condition condition) {
+    std::unique_lock lock{heard->mutex};
+    return heard->news.wait_for(lock, patience, condition);
+  }
+
+  // --- requests and their answers ---
+
+  template <class Command>
+  request_token ask_vhost(Command command, const char* vhost = "/") {
+    const auto token = ++last_token_;
+    caf::anon_send(broker_.find_vhost(vhost)->handle, topology_request{handle, token, std::move(command)});
+    return token;
+  }
+  reply answer(request_token token) {
+    REQUIRE(wait([&] { return heard->replies.contains(token); }));
+    const std::lock_guard guard{heard->mutex};
+    return heard->replies.at(token);
+  }
+  template <class Answer>
+  Answer answer(request_token token) {
+    auto got = answer(token);
+    if (const auto* refused = std::get_if<refusal>(&got.what)) INFO("refused: " << refused->text);
+    REQUIRE(std::holds_alternative<Answer>(got.what));
+    return std::get<Answer>(std::move(got.what));
+  }
+  template <class Request>
+  request_token ask(const queue_actor& queue, Request request) {
+    request.from = handle;
+    request.token = ++last_token_;
+    const auto token = request.token;
+    caf::anon_send(queue, std::move(request));
+    return token;
+  }
+
+  // --- what clients do ---
+
+  [[nodiscard]] queue_actor queue(const std::string& name) const {
+    const auto snapshot = broker_.find_vhost("/")->snapshot();
+    const auto* found = snapshot->find_queue(name);
+    REQUIRE(found != nullptr);
+    return port_of(**found).handle;
+  }
+  declare_queue a_queue(const std::string& name) const {
+    declare_queue c;
+    c.name = name;
+    c.durable = true;
+    c.by = id;
+    return c;
+  }
+  queue_actor declare(const std::string& name) {
+    const auto declared = answer<queue_declared>(ask_vhost(a_queue(name)));
+    REQUIRE(declared.queue != nullptr);
+    return port_of(*declared.queue).handle;
+  }
+  // Messages "<prefix> 1" and so on.
+  void publish(const queue_actor& to, std::size_t count, bool persistent = true,
+               const std::string& prefix = "m") {
+    publish_batch batch{handle, id, {}};
+    for (std::size_t n = 1; n <= count; ++n) {
+      batch.messages.push_back(
+          {message_of(prefix + " " + std::to_string(++published), persistent), by, published});
+    }
+    caf::anon_send(to, std::move(batch));
+  }
+  bool all_settled(std::size_t count) {
+    return wait([&] { return heard->settled_count >= count; });
+  }
+  consumer_id start_consuming(const queue_actor& from, std::uint32_t prefetch = 0, bool exclusive = false) {
+    const auto consumer = node_context::next_id<consumer_id>(broker_.context().last_consumer);
+    consume request;
+    request.by = id;
+    request.consumer = {consumer, prefetch, true, plenty};
+    request.exclusive = exclusive;
+    last_asked = ask(from, std::move(request));
+    return consumer;
+  }
+  consumer_id consume_from(const queue_actor& from, std::uint32_t prefetch = 0) {
+    const auto consumer = start_consuming(from, prefetch);
+    answer<done>(last_asked);
+    return consumer;
+  }
+  // Takes the deliveries out of the notes when there are that many.
+  std::vector<delivery> take(std::size_t count) {
+    REQUIRE(wait([&] { return heard->deliveries.size() >= count; }));
+    const std::lock_guard guard{heard->mutex};
+    return std::exchange(heard->deliveries, {});
+  }
+  void answer_for(const queue_actor& queue, const std::vector<delivery>& deliveries,
+                  outcome how = outcome::acknowledged) {
+    answer_held message;
+    for (const auto& d : deliveries) message.answers.push_back({d.to, how, {{d.at, d.at}}});
+    caf::anon_send(queue, std::move(message));
+  }
+  queue_counts counts(const queue_actor& queue) { return answer<queue_counts>(ask(queue, inspect_queue{})); }
+
+  connection_id id;
+  publisher_id by;
+  connection_actor handle;
+  std::shared_ptr<notes> heard = std::make_shared<notes>();
+  std::uint64_t published = 0;
+  request_token last_asked = 0;
+
+private:
+  broker& broker_;
+  request_token last_token_ = 0;
+};
+
+// A broker on a directory of its own.
+class node {
+public:
+  explicit node(std::uint64_t memory = std::uint64_t{128} << 20) : memory_{memory} { start(); }
+
+  void start() {
+    broker_settings settings;
+    settings.data_directory = directory.path();
+    settings.map_size = std::uint64_t{256} << 20;
+    settings.disk_free_min = 1;
+    settings.memory_messages_max = memory_;
+    settings.threads = 3;
+    auto started = broker::start(std::move(settings));
+    REQUIRE(started.has_value());
+    running = std::move(*started);
+  }
+  void restart() {
+    running.reset();
+    start();
+  }
+  broker& operator*() const { return *running; }
+  [[nodiscard]] topology_ptr snapshot() const { return running->find_vhost("/")->snapshot(); }
+
+  // What would be found if the machine stopped now. Nothing may be under way.
+  [[nodiscard]] recovered_store on_disk() const {
+    const scratch_directory copy;
+    copy.set_content(directory.content());
+    return recover(*open_store(copy, std::uint64_t{256} << 20));
+  }
+
+  scratch_directory directory;
+  std::unique_ptr<broker> running;
+
+private:
+  std::uint64_t memory_;
+};
+
+// For what nobody is told about: looks again and again, and lets others run in between.
+template <class Condition>
+bool eventually(Condition condition) {
+  const auto give_up_at = std::chrono::steady_clock::now() + patience;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > give_up_at) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+std::vector<std::string> bodies_of(const std::vector<delivery>& deliveries) {
+  std::vector<std::string> out;
+  for (const auto& d : deliveries) out.push_back(body_of(d));
+  return out;
+}
+
+}  // namespace
+
+// --- durability ---------------------------------------------------------------------------------------------------
+
+TEST_CASE("a queue is durable before its declaration is answered, and a message before it is settled",
+          "[actors]") {
+  node n;
+  client c{*n};
+  const auto q = c.declare("q");
+  {
+    const auto disk = n.on_disk();
+    REQUIRE(disk.vhosts.contains("/"));
+    CHECK(disk.vhosts.at("/").queues.size() == 1);
+  }
+  c.publish(q, 500);
+  REQUIRE(c.all_settled(500));
+  CHECK(n.on_disk().message_count == 500);
+  for (const auto& [who, times] : c.heard->settled) CHECK(times == 1);
+  CHECK(c.heard->settled_count == 500);
+  CHECK(n.running->totals().published == 500);
+}
+
+TEST_CASE("what was acknowledged is gone after a restart, and the rest is there, redelivered", "[actors]") {
+  node n;
+  {
+    client c{*n};
+    const auto q = c.declare("q");
+    c.publish(q, 10);
+    c.publish(q, 5, false);
+    REQUIRE(c.all_settled(15));
+    c.consume_from(q, 4);
+    const auto first = c.take(4);
+    CHECK(bodies_of(first) == std::vector<std::string>{"m 1", "m 2", "m 3", "m 4"});
+    CHECK_FALSE(first.front().redelivered);
+    c.answer_for(q, {first[0], first[2]});
+    c.take(2);
+  }
+  n.restart();
+  CHECK(n.running->message_count_at_start() == 8);
+  client c{*n};
+  const auto q = c.queue("q");
+  CHECK(c.counts(q).ready == 8);
+  c.publish(q, 1);
+  c.consume_from(q);
+  const auto again = c.take(9);
+  CHECK(bodies_of(again) ==
+        std::vector<std::string>{"m 2", "m 4", "m 5", "m 6", "m 7", "m 8", "m 9", "m 10", "m 1"});
+  for (const auto& d : again) CHECK(d.redelivered == (&d != &again.back()));
+  c.answer_for(q, again);
+  CHECK(c.counts(q).ready == 0);
+  c.leave();
+  n.restart();
+  CHECK(n.running->message_count_at_start() == 0);
+}
+
+TEST_CASE("a broker that stops writes what it has taken", "[actors]") {
+  node n;
+  constexpr std::size_t batches = 40, size = 50;
+  {
+    client c{*n};
+    const auto q = c.declare("q");
+    const auto r = c.declare("r");
+    for (std::size_t b = 0; b < batches; ++b) {
+      c.publish(q, size);
+      c.publish(r, size);
+    }
+    n.running->stop();
+    CHECK(c.all_settled(2 * batches * size));
+  }
+  n.restart();
+  CHECK(n.running->message_count_at_start() == 2 * batches * size);
+}
+
+TEST_CASE("a broker can stop while there is work under way, again and again", "[actors]") {
+  node n;
+  for (int round = 0; round < 5; ++round) {
+    client c{*n}, d{*n};
+    const auto q = c.declare("q");
+    d.consume_from(q);
+    for (int i = 0; i < 30; ++i) {
+      c.publish(q, 20);
+      d.ask_vhost(d.a_queue("passing " + std::to_string(i)));
+      d.ask_vhost(declare_exchange{"x" + std::to_string(i), "fanout", false, true, false, false, {}});
+    }
+    d.leave(caf::exit_reason::kill);
+    n.running->stop();
+    n.running->stop();
+    n.restart();
+  }
+  CHECK(n.running->message_count_at_start() == 5 * 30 * 20);
+}
+
+TEST_CASE("a directory has one broker", "[actors]") {
+  node n;
+  broker_settings settings;
+  settings.data_directory = n.directory.path();
+  const auto second = broker::start(std::move(settings));
+  REQUIRE_FALSE(second.has_value());
+  CHECK(second.error().code == errc::refused);
+}
+
+TEST_CASE("definitions come back as they were", "[actors]") {
+  node n;
+  {
+    client c{*n};
+    c.declare("q");
+    c.answer<done>(c.ask_vhost(declare_exchange{"x", "topic", false, true, false, false, {}}));
+    c.answer<done>(c.ask_vhost(declare_exchange{"passing", "topic", false, false, false, false, {}}));
+    c.answer<done>(c.ask_vhost(posthorn::bind{{}, destination_kind::queue, "x", "q", "a.#", {}, c.id}));
+    c.answer<done>(c.ask_vhost(posthorn::bind{{}, destination_kind::queue, "passing", "q", "a.#", {}, c.id}));
+    c.answer<done>(c.ask_vhost(posthorn::bind{{}, destination_kind::queue, "x", "q", "b", {}, c.id}));
+    c.answer<done>(c.ask_vhost(unbind{destination_kind::queue, "x", "q", "b", {}, c.id}));
+  }
+  n.restart();
+  const auto snapshot = n.snapshot();
+  CHECK(snapshot->queue_count() == 1);
+  CHECK(snapshot->find_exchange("passing") == nullptr);
+  REQUIRE(snapshot->find_exchange("x") != nullptr);
+  CHECK(snapshot->binding_count() == 1);
+  std::vector<queue_ptr> routed;
+  snapshot->route(*snapshot->find_exchange("x"), "a.b.c", {}, routed);
+  REQUIRE(routed.size() == 1);
+  CHECK(routed.front()->port != nullptr);
+  // Ids go on behind those that were used before.
+  client c{*n};
+  const auto declared = c.answer<queue_declared>(c.ask_vhost(c.a_queue("r")));
+  CHECK(routed.front()->id < declared.queue->id);
+}
+
+// --- deliveries ---------------------------------------------------------------------------------------------------
+
+TEST_CASE("what a connection held goes to another consumer when it is killed", "[actors]") {
+  node n;
+  client publisher{*n}, other{*n};
+  const auto q = publisher.declare("q");
+  {
+    client victim{*n};
+    victim.consume_from(q);
+    publisher.publish(q, 5);
+    const auto held = victim.take(5);
+    victim.answer_for(q, {held[1]});
+    CHECK(publisher.counts(q).consumers == 1);
+    victim.leave(caf::exit_reason::kill);
+  }
+  other.consume_from(q);
+  const auto back = other.take(4);
+  CHECK(bodies_of(back) == std::vector<std::string>{"m 1", "m 3", "m 4", "m 5"});
+  for (const auto& d : back) CHECK(d.redelivered);
+  other.answer_for(q, back);
+  CHECK(publisher.all_settled(5));
+  CHECK(publisher.counts(q).consumers == 1);
+  CHECK(publisher.counts(q).ready == 0);
+}
+
+TEST_CASE("what a closed channel held goes back, and its consumers with it", "[actors]") {
+  node n;
+  client c{*n};
+  const auto q = c.declare("q");
+  const auto first = c.consume_from(q, 3);
+  c.publish(q, 5);
+  CHECK(c.take(3).size() == 3);
+  caf::anon_send(q, release_holders{{first, {12345}}});
+  const auto counts = c.counts(q);
+  CHECK(counts.ready == 5);
+  CHECK(counts.consumers == 0);
+  c.consume_from(q);
+  const auto again = c.take(5);
+  CHECK(again[2].redelivered);
+  CHECK_FALSE(again[3].redelivered);
+}
+
+TEST_CASE("a rejected message is gone, and a returned one comes back first", "[actors]") {
+  node n;
+  client c{*n};
+  const auto q = c.declare("q");
+  c.publish(q, 4);
+  c.consume_from(q, 2);
+  const auto held = c.take(2);
+  c.answer_for(q, {held[1]}, outcome::rejected);
+  CHECK(body_of(c.take(1).front()) == "m 3");
+  c.answer_for(q, {held[0]}, outcome::returned);
+  const auto back = c.take(1);
+  CHECK(body_of(back.front()) == "m 1");
+  CHECK(back.front().redelivered);
+}
+
+TEST_CASE("an exclusive consumer is alone until it is cancelled", "[actors]") {
+  node n;
+  client c{*n};
+  const auto q = c.declare("q");
+  const auto refused = [&] { return std::get<refusal>(c.answer(c.last_asked).what); };
+  const auto alone = c.start_consuming(q, 0, true);
+  c.answer<done>(c.last_asked);
+  c.start_consuming(q);
+  CHECK(refused() == refusal{kind::access_refused, "queue 'q' in vhost '/' in exclusive use"});
+  cancel_consumer cancel;
+  cancel.consumer = alone;
+  c.answer<done>(c.ask(q, cancel));
+  c.consume_from(q);
+  c.start_consuming(q, 0, true);
+  CHECK(refused().why == kind::access_refused);
+  CHECK(c.counts(q).consumers == 1);
+}
+
+TEST_CASE("an exclusive consumer whose connection is killed makes room for the next", "[actors]") {
+  node n;
+  client c{*n};
+  const auto q = c.declare("q");
+  {
+    client victim{*n};
+    victim.start_consuming(q, 0, true);
+    victim.answer<done>(victim.last_asked);
+    victim.leave(caf::exit_reason::kill);
+  }
+  CHECK(eventually([&] { return c.counts(q).consumers == 0; }));
+  c.start_consuming(q, 0, true);
+  c.answer<done>(c.last_asked);
+}
+
+TEST_CASE("a fetch gives one message and says how many are left", "[actors]") {
+  node n;
+  client c{*n};
+  const auto q = c.declare("q");
+  fetch_message request;
+  request.by = c.id;
+  request.holder = {901};
+  CHECK_FALSE(c.answer<fetched>(c.ask(q, request)).message);
+  c.publish(q, 3);
+  auto got = c.answer<fetched>(c.ask(q, request));
+  REQUIRE(got.message);
+  CHECK(body_of(*got.message) == "m 1");
+  CHECK(got.remaining == 2);
+  request.acknowledges = false;
+  got = c.answer<fetched>(c.ask(q, request));
+  CHECK(body_of(*got.message) == "m 2");
+  CHECK(got.remaining == 1);
+  c.answer_for(q, {{request.holder, {1}, nullptr, false}}, outcome::returned);
+  CHECK(c.counts(q).ready == 2);
+  CHECK(c.all_settled(3));
+}
+
+TEST_CASE("a purge is answered when nothing of it can come back", "[actors]") {
+  node n;
+  client c{*n};
+  const auto q = c.declare("q");
+  c.publish(q, 300);
+  REQUIRE(c.all_settled(300));
+  CHECK(c.answer<messages_removed>(c.ask(q, purge_queue{})).count == 300);
+  CHECK(n.on_disk().message_count == 0);
+  CHECK(c.answer<messages_removed>(c.ask(q, purge_queue{})).count == 0);
+  c.publish(q, 1);
+  REQUIRE(c.all_settled(301));
+  CHECK(n.on_disk().message_count == 1);
+}
+
+TEST_CASE("messages that come after a great purge and a restart stay", "[actors]") {
+  node n;
+  constexpr std::size_t count = 9000;
+  {
+    client c{*n};
+    const auto q = c.declare("q");
+    c.publish(q, count);
+    REQUIRE(c.all_settled(count));
+    CHECK(c.answer<messages_removed>(c.ask(q, purge_queue{})).count == count);
+  }
+  for (std::size_t round = 0; round < 3; ++round) {
+    n.restart();
+    CHECK(n.running->message_count_at_start() == round * 10);
+    client c{*n};
+    c.publish(c.queue("q"), 10);
+    REQUIRE(c.all_settled(10));
+  }
+  n.restart();
+  CHECK(n.running->message_count_at_start() == 30);
+}
+
+TEST_CASE("a backlog beyond the budget drains in order, and memory stays within it", "[actors]") {
+  constexpr std::uint64_t budget = 1 << 20;
+  constexpr std::size_t count = 4000, size = 1000;
+  node n{budget};
+  client c{*n};
+  const auto q = c.declare("q");
+  const bool persistent[] = {true, true, false};
+  for (std::size_t sent = 0; sent < count; sent += 100) {
+    publish_batch batch{c.handle, c.id, {}};
+    for (std::size_t i = 0; i < 100; ++i) {
+      ++c.published;
+      auto body = std::to_string(c.published) + " " + std::string(size, '.');
+      batch.messages.push_back({message_of(body, persistent[c.published % 3]), c.by, c.published});
+    }
+    caf::anon_send(q, std::move(batch));
+  }
+  REQUIRE(c.all_settled(count));
+  CHECK(eventually(
+      [&] { return n.running->context().resident.load() <= static_cast<std::int64_t>(2 * budget); }));
+  CHECK(c.counts(q).ready == count);
+  c.consume_from(q, 50);
+  std::size_t next = 1;
+  while (next <= count) {
+    const auto some = c.take(1);
+    for (const auto& d : some) REQUIRE(std::stoul(body_of(d)) == next++);
+    c.answer_for(q, some);
+  }
+  CHECK(eventually([&] { return n.running->context().resident.load() == 0; }));
+  c.leave();
+  n.restart();
+  CHECK(n.running->message_count_at_start() == 0);
+}
+
+// --- queues that go -----------------------------------------------------------------------------------------------
+
+TEST_CASE("an exclusive queue is for its connection alone, and goes when that releases it", "[actors]") {
+  node n;
+  client owner{*n}, other{*n};
+  auto command = owner.a_queue("mine");
+  command.exclusive = true;
+  CHECK(owner.answer<queue_declared>(owner.ask_vhost(command)).created);
+  const auto q = owner.queue("mine");
+  owner.consume_from(q);
+  CHECK(std::get<refusal>(other.answer(other.ask_vhost(other.a_queue("mine"))).what).why ==
+        kind::resource_locked);
+  CHECK(n.on_disk().vhosts["/"].queues.empty());
+
+  caf::anon_send(n.running->find_vhost("/")->handle, release_owner{owner.handle, 777, owner.id});
+  owner.answer<done>(777);
+  CHECK(n.snapshot()->queue_count() == 0);
+  CHECK(owner.wait([&] { return owner.heard->cancelled.size() == 1; }));
+  CHECK(other.answer<queue_declared>(other.ask_vhost(other.a_queue("mine"))).created);
+  caf::anon_send(n.running->find_vhost("/")->handle, release_owner{owner.handle, 778, owner.id});
+  owner.answer<done>(778);
+  CHECK(n.snapshot()->queue_count() == 1);  // it is another one now
+}
+
+TEST_CASE("an exclusive queue that was declared just before its owner left goes, too", "[actors]") {
+  node n;
+  client witness{*n};
+  for (int round = 0; round < 50; ++round) {
+    client owner{*n};
+    auto command = owner.a_queue("mine");
+    command.exclusive = true;
+    owner.ask_vhost(owner.a_queue("durable " + std::to_string(round)));  // the next ones wait for the disk
+    owner.ask_vhost(command);
+    caf::anon_send(n.running->find_vhost("/")->handle, release_owner{owner.handle, 777, owner.id});
+    owner.answer<done>(777);
+    CHECK(n.snapshot()->find_queue("mine") == nullptr);
+  }
+}
+
+TEST_CASE("a deleted queue tells its consumers, and settles what it was sent", "[actors]") {
+  node n;
+  client c{*n}, other{*n};
+  const auto q = c.declare("q");
+  c.publish(q, 3);
+  REQUIRE(c.all_settled(3));
+  const auto consumer = other.consume_from(q, 1);
+  other.take(1);
+  delete_queue careful;
+  careful.if_unused = true;
+  CHECK(std::get<refusal>(c.answer(c.ask(q, careful)).what) ==
+        refusal{kind::precondition_failed, "queue 'q' in vhost '/' in use"});
+  careful.if_unused = false;
+  careful.if_empty = true;
+  CHECK(std::get<refusal>(c.answer(c.ask(q, careful)).what) ==
+        refusal{kind::precondition_failed, "queue 'q' in vhost '/' not empty"});
+  CHECK(c.answer<messages_removed>(c.ask(q, delete_queue{})).count == 2);
+  CHECK(n.snapshot()->find_queue("q") == nullptr);
+  CHECK(other.wait([&] { return other.heard->cancelled == std::vector{consumer}; }));
+  CHECK(n.on_disk().vhosts["/"].queues.empty());
+}
+
+TEST_CASE("whoever still speaks to a queue that was deleted is answered", "[actors]") {
+  node n;
+  client c{*n};
+  const auto q = c.declare("q");
+  c.answer<messages_removed>(c.ask(q, delete_queue{}));
+  c.publish(q, 5);
+  CHECK(c.all_settled(5));
+  for (const auto& [who, times] : c.heard->settled) CHECK(times == 1);
+  const auto refused = [&](request_token token) { return std::get<refusal>(c.answer(token).what); };
+  const refusal gone{kind::not_found, "no queue 'q' in vhost '/'"};
+  CHECK(refused(c.ask(q, inspect_queue{})) == gone);
+  CHECK(refused(c.ask(q, purge_queue{})) == gone);
+  fetch_message fetch;
+  fetch.by = c.id;
+  CHECK(refused(c.ask(q, fetch)) == gone);
+  c.start_consuming(q);
+  CHECK(refused(c.last_asked) == gone);
+  c.answer<done>(c.ask(q, cancel_consumer{}));
+  c.answer<messages_removed>(c.ask(q, delete_queue{}));  // a success: [13]
+}
+
+TEST_CASE("publishes that race with a deletion are all settled", "[actors]") {
+  node n;
+  client c{*n}, other{*n};
+  std::size_t sent = 0;
+  for (int round = 0; round < 30; ++round) {
+    const auto q = c.declare("q");
+    for (int i = 0; i < 10; ++i) {
+      c.publish(q, 3);
+      sent += 3;
+      if (i == round % 10) other.ask(q, delete_queue{});
+    }
+    CHECK(c.all_settled(sent));
+    CHECK(eventually([&] { return n.snapshot()->find_queue("q") == nullptr; }));
+  }
+  CHECK(c.heard->settled_count == sent);
+  CHECK(n.snapshot()->queue_count() == 0);
+}
+
+TEST_CASE("an auto-delete queue goes with its last consumer, and not before it had one [16]", "[actors]") {
+  node n;
+  client c{*n};
+  auto command = c.a_queue("q");
+  command.auto_delete = true;
+  c.answer<queue_declared>(c.ask_vhost(command));
+  const auto q = c.queue("q");
+  c.publish(q, 2);
+  CHECK(c.counts(q).ready == 2);
+  const auto first = c.consume_from(q);
+  {
+    client second{*n};
+    second.consume_from(q);
+    cancel_consumer cancel;
+    cancel.consumer = first;
+    c.answer<done>(c.ask(q, cancel));
+    CHECK(n.snapshot()->queue_count() == 1);
+    second.leave(caf::exit_reason::kill);
+  }
+  CHECK(eventually([&] { return n.snapshot()->queue_count() == 0; }));
+}
+
+TEST_CASE("a queue that is declared again after its deletion is a new one", "[actors]") {
+  node n;
+  client c{*n};
+  for (int round = 0; round < 20; ++round) {
+    const auto q = c.declare("q");
+    CHECK(c.counts(q).ready == 0);
+    c.publish(q, 5);
+    const auto deleted = c.ask(q, delete_queue{});
+    const auto declared = c.ask_vhost(c.a_queue("q"));
+    c.answer<messages_removed>(deleted);
+    c.answer<queue_declared>(declared);
+    if (n.snapshot()->find_queue("q") != nullptr) {
+      c.answer<messages_removed>(c.ask(c.queue("q"), delete_queue{}));
+    }
+  }
+  c.leave();
+  n.restart();
+  CHECK(n.snapshot()->queue_count() == 0);
+  CHECK(n.running->message_count_at_start() == 0);
+}
+
+// --- the vhost ----------------------------------------------------------------------------------------------------
+
+TEST_CASE("a vhost answers in the order of the requests, whether they wait for the disk or not", "[actors]") {
+  node n;
+  client c{*n};
+  std::vector<request_token> asked;
+  for (int i = 0; i < 100; ++i) {
+    asked.push_back(c.ask_vhost(c.a_queue("q" + std::to_string(i % 40))));
+    asked.push_back(c.ask_vhost(posthorn::bind{
+        {}, destination_kind::queue, "amq.fanout", "q" + std::to_string(i % 40), "", {}, c.id}));
+    asked.push_back(
+        c.ask_vhost(declare_exchange{"nowhere", "direct", true, false, false, false, {}}));  // refused
+    asked.push_back(c.ask_vhost(declare_exchange{"x", "direct", false, false, false, false, {}}));
+  }
+  c.answer(asked.back());
+  const std::lock_guard guard{c.heard->mutex};
+  CHECK(c.heard->order == asked);
+  CHECK(n.snapshot()->queue_count() == 40);
+  CHECK(n.snapshot()->binding_count() == 40);
+}
+
+TEST_CASE("a binding that was answered is in the snapshot of every connection", "[actors]") {
+  node n;
+  client c{*n};
+  c.declare("q");
+  for (int i = 0; i < 50; ++i) {
+    const auto key = std::to_string(i);
+    c.answer<done>(
+        c.ask_vhost(posthorn::bind{{}, destination_kind::queue, "amq.direct", "q", key, {}, c.id}));
+    std::vector<queue_ptr> routed;
+    const auto snapshot = n.snapshot();
+    snapshot->route(*snapshot->find_exchange("amq.direct"), key, {}, routed);
+    REQUIRE(routed.size() == 1);
+  }
+}
+
+// --- many at once -------------------------------------------------------------------------------------------------
+
+TEST_CASE("many publishers and consumers at once lose nothing, double nothing and keep the order",
+          "[actors]") {
+  node n;
+  constexpr std::size_t publishers = 4, queues = 3, batches = 25, size = 10;
+  constexpr std::size_t expected = publishers * batches * size;  // in each queue
+  std::vector<queue_actor> handles;
+  client admin{*n};
+  for (std::size_t q = 0; q < queues; ++q) handles.push_back(admin.declare("q" + std::to_string(q)));
+
+  std::vector<std::thread> threads;
+  std::mutex failures_mutex;
+  std::vector<std::string> failures;
+  const auto fail = [&](const std::string& what) {
+    const std::lock_guard guard{failures_mutex};
+    failures.push_back(what);
+  };
+  for (std::size_t p = 0; p < publishers; ++p) {
+    threads.emplace_back([&, p] {
+      client c{*n};
+      for (std::size_t b = 0; b < batches; ++b) {
+        std::vector<arrival> messages;
+        for (std::size_t i = 0; i < size; ++i) {
+          ++c.published;
+          messages.push_back({message_of(std::to_string(p) + " " + std::to_string(c.published), i % 4 != 0),
+                              c.by, c.published});
+        }
+        for (const auto& q : handles) caf::anon_send(q, publish_batch{c.handle, c.id, messages});
+      }
+      // Once by each queue.
+      if (!c.all_settled(queues * batches * size)) fail("not all was settled");
+      const std::lock_guard guard{c.heard->mutex};
+      for (const auto& [who, times] : c.heard->settled) {
+        if (times != queues) fail("a publish was settled " + std::to_string(times) + " times");
+      }
+    });
+  }
+  for (std::size_t q = 0; q < queues; ++q) {
+    threads.emplace_back([&, q] {
+      // Consumers come and go; every third is killed with what it holds.
+      std::map<std::string, int> first_time, acknowledged;
+      std::size_t done_count = 0;
+      for (int round = 0; done_count < expected; ++round) {
+        client c{*n};
+        const auto consumer = node_context::next_id<consumer_id>(n.running->context().last_consumer);
+        consume request;
+        request.by = c.id;
+        request.consumer = {consumer, 20, true, plenty};
+        c.ask(handles[q], std::move(request));
+        std::map<std::string, std::size_t> last;  // of each publisher
+        for (int turn = 0; turn < 12 && done_count < expected; ++turn) {
+          if (!c.wait([&] { return !c.heard->deliveries.empty(); })) return fail("a consumer waits for ever");
+          std::vector<delivery> some;
+          {
+            const std::lock_guard guard{c.heard->mutex};
+            some.swap(c.heard->deliveries);
+          }
+          for (const auto& d : some) {
+            const auto body = body_of(d);
+            if (acknowledged.contains(body)) fail("an acknowledged message came back");
+            if (!d.redelivered) {
+              if (++first_time[body] != 1) fail("a message was delivered twice and not redelivered");
+              const auto space = body.find(' ');
+              auto& before = last[body.substr(0, space)];
+              const auto number = std::stoul(body.substr(space));
+              if (number <= before) fail("the order of a publisher was broken");
+              before = number;
+            }
+          }
+          if (round % 3 == 2 && turn == 11) break;
+          for (const auto& d : some) ++acknowledged[body_of(d)];
+          done_count += some.size();
+          c.answer_for(handles[q], some);
+        }
+        // What was acknowledged before has to arrive before the connection goes.
+        c.answer<queue_counts>(c.ask(handles[q], inspect_queue{}));
+        c.leave(caf::exit_reason::kill);
+      }
+      for (const auto& [body, times] : acknowledged) {
+        if (times != 1) fail("a message was acknowledged twice");
+      }
+      if (acknowledged.size() != expected) fail("not every message was delivered");
+    });
+  }
+  for (auto& t : threads) t.join();
+  CHECK(std::set<std::string>(failures.begin(), failures.end()) == std::set<std::string>{});
+  for (const auto& q : handles) CHECK(eventually([&] { return admin.counts(q).ready == 0; }));
+  admin.leave();
+  n.restart();
+  CHECK(n.running->message_count_at_start() == 0);
+}
