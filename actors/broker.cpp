@@ -38,7 +38,8 @@ node_counters::node_counters(caf::actor_system& system) {
   };
   published = counter("messages-published", "Messages that reached a queue, once for each queue.");
   delivered = counter("messages-delivered", "Messages handed to consumers.");
-  acknowledged = counter("messages-acknowledged", "Messages that consumers acknowledged or rejected for good.");
+  acknowledged =
+      counter("messages-acknowledged", "Messages that consumers acknowledged or rejected for good.");
   confirmed = counter("messages-confirmed", "Publishes answered with a confirm.");
   unroutable = counter("messages-unroutable", "Publishes that reached no queue.");
   connections_opened = counter("connections-opened", "Connections accepted.");
@@ -48,9 +49,9 @@ node_counters::node_counters(caf::actor_system& system) {
   messages_written = counter("store-messages-written", "Messages written to the store.");
   bytes_written = counter("store-written", "Bytes of messages written to the store.", "bytes");
   constexpr double bounds[] = {0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0};
-  commit_seconds = registry.histogram_singleton<double>("posthorn", "store-commit-duration", bounds,
-                                                        "Time from the begin of a transaction to its end on disk.",
-                                                        "seconds");
+  commit_seconds = registry.histogram_singleton<double>(
+      "posthorn", "store-commit-duration", bounds, "Time from the begin of a transaction to its end on disk.",
+      "seconds");
 }
 
 struct broker::runtime {
@@ -176,7 +177,8 @@ std::vector<std::shared_ptr<vhost_port>> broker::vhosts() const {
   return out;
 }
 
-broker::login broker::authenticate(std::string_view user, std::string_view password, bool from_loopback) const {
+broker::login broker::authenticate(std::string_view user, std::string_view password,
+                                   bool from_loopback) const {
   if (user != "guest" || password != "guest") return login::refused;
   return from_loopback ? login::accepted : login::loopback_only;
 }

@@ -22,10 +22,10 @@ namespace posthorn {
 struct broker_settings {
   std::string node_name = "posthorn";
   std::filesystem::path data_directory;
-  std::uint64_t map_size = 0;          // bytes; 0: as much as the file system has
-  std::uint64_t disk_free_min = 0;     // bytes; 0: the smaller of 50 MB and 5 % of the file system
+  std::uint64_t map_size = 0;       // bytes; 0: as much as the file system has
+  std::uint64_t disk_free_min = 0;  // bytes; 0: the smaller of 50 MB and 5 % of the file system
   std::uint64_t memory_messages_max = std::uint64_t{128} << 20;  // bytes that messages may take of memory
-  unsigned threads = 0;                // that run actors; 0: as many as there are cores
+  unsigned threads = 0;  // that run actors; 0: as many as there are cores
   fault_plan faults;
   std::function<void(node_context::severity, const std::string&)> log;
 };
@@ -56,7 +56,8 @@ public:
 
   enum class login : std::uint8_t { accepted, refused, loopback_only };
   // The user guest may come in from this machine only: [69].
-  [[nodiscard]] login authenticate(std::string_view user, std::string_view password, bool from_loopback) const;
+  [[nodiscard]] login authenticate(std::string_view user, std::string_view password,
+                                   bool from_loopback) const;
 
   // Called on any thread, whenever publishers have to wait, or need no longer.
   void on_alarm(std::function<void(bool blocked, const std::string& reason)> listener);

@@ -26,11 +26,11 @@ struct fault_plan {
 struct node_counters {
   explicit node_counters(caf::actor_system& system);
 
-  caf::telemetry::int_counter* published;     // messages that reached a queue, once for each queue
+  caf::telemetry::int_counter* published;  // messages that reached a queue, once for each queue
   caf::telemetry::int_counter* delivered;
   caf::telemetry::int_counter* acknowledged;
-  caf::telemetry::int_counter* confirmed;     // publishes answered
-  caf::telemetry::int_counter* unroutable;    // publishes that reached no queue
+  caf::telemetry::int_counter* confirmed;   // publishes answered
+  caf::telemetry::int_counter* unroutable;  // publishes that reached no queue
   caf::telemetry::int_counter* connections_opened;
   caf::telemetry::int_counter* connections_closed;
   caf::telemetry::int_counter* commits;
@@ -47,9 +47,9 @@ struct node_context {
   store& journal;
   node_counters counters;
   fault_plan faults;
-  mailbox_limits limits;                    // resident_max is for all mailboxes together
+  mailbox_limits limits;                  // resident_max is for all mailboxes together
   std::atomic<std::int64_t> resident{0};  // bytes of memory that messages take
-  std::uint64_t disk_free_min = 0;  // bytes
+  std::uint64_t disk_free_min = 0;        // bytes
   std::atomic<bool> disk_low{false};
   committer_actor committer;
 

@@ -201,8 +201,8 @@ private:
   void on_delete(delete_queue& request) {
     if (removed_) return self_->send(request.from, reply{request.token, messages_removed{0}});
     const auto refuse = [&](const char* why) {
-      self_->send(request.from, reply{request.token, refusal{refusal::kind::precondition_failed,
-                                                             origin_.described + why}});
+      self_->send(request.from,
+                  reply{request.token, refusal{refusal::kind::precondition_failed, origin_.described + why}});
     };
     if (request.if_unused && box_.consumer_count() > 0) return refuse(" in use");
     if (request.if_empty && box_.ready_count() > 0) return refuse(" not empty");
@@ -252,7 +252,8 @@ private:
 
   template <class Request>
   void refuse_removed(const Request& request) {
-    self_->send(request.from, reply{request.token, refusal{refusal::kind::not_found, "no " + origin_.described}});
+    self_->send(request.from,
+                reply{request.token, refusal{refusal::kind::not_found, "no " + origin_.described}});
   }
 
   void on_not_removed(queue_not_removed& message) {
@@ -307,7 +308,8 @@ private:
   void load() {
     const auto request = *std::exchange(fx().load, std::nullopt);
     auto messages = node_.journal.load(origin_.id, request);
-    if (!messages) node_.on_fatal("cannot read from the store: " + origin_.described + ": " + messages.error().text);
+    if (!messages)
+      node_.on_fatal("cannot read from the store: " + origin_.described + ": " + messages.error().text);
     box_.on_loaded(*messages);
   }
 
@@ -344,7 +346,8 @@ private:
         last_consumer = d.to;
         const auto found = consumers_.find(d.to);
         to = found == consumers_.end() ? nullptr : found->second.of;
-        if (to == nullptr) continue;  // its connection went in this very step; `release` has put the message back
+        if (to == nullptr)
+          continue;  // its connection went in this very step; `release` has put the message back
       }
       touch(*to);
       to->deliveries.push_back(std::move(d));
@@ -379,7 +382,8 @@ private:
     const auto all = node_.resident.fetch_add(mine - counted_, std::memory_order_relaxed) + mine - counted_;
     counted_ = mine;
     const bool pressed = all > static_cast<std::int64_t>(node_.limits.resident_max);
-    box_.limit_memory(pressed ? std::min(resident_when_pressed, node_.limits.resident_max) : node_.limits.resident_max);
+    box_.limit_memory(pressed ? std::min(resident_when_pressed, node_.limits.resident_max)
+                              : node_.limits.resident_max);
   }
 
   void publish_counts() {
@@ -417,8 +421,9 @@ private:
 
 }  // namespace
 
-std::shared_ptr<queue_port> spawn_queue(node_context& node, const vhost_actor& vhost, const queue_definition& queue,
-                                        const std::string& vhost_name, const recovered_mailbox& recovered) {
+std::shared_ptr<queue_port> spawn_queue(node_context& node, const vhost_actor& vhost,
+                                        const queue_definition& queue, const std::string& vhost_name,
+                                        const recovered_mailbox& recovered) {
   auto port = std::make_shared<queue_port>();
   queue_origin origin;
   origin.node = &node;
@@ -430,7 +435,8 @@ std::shared_ptr<queue_port> spawn_queue(node_context& node, const vhost_actor& v
   origin.auto_delete = queue.auto_delete;
   origin.recovered = recovered;
   origin.port = port;
-  port->handle = node.system.spawn<queue_actor::stateful_impl<queue_state>, caf::lazy_init>(std::move(origin));
+  port->handle =
+      node.system.spawn<queue_actor::stateful_impl<queue_state>, caf::lazy_init>(std::move(origin));
   return port;
 }
 

@@ -36,7 +36,8 @@ struct queue_port final : mailbox_port {
 
 // `vhost` outlives its queues.
 [[nodiscard]] std::shared_ptr<queue_port> spawn_queue(node_context& node, const vhost_actor& vhost,
-                                                      const queue_definition& queue, const std::string& vhost_name,
+                                                      const queue_definition& queue,
+                                                      const std::string& vhost_name,
                                                       const recovered_mailbox& recovered);
 
 }  // namespace posthorn

@@ -18,6 +18,13 @@ public:
   vhost_state(vhost_actor::pointer self, node_context* node, std::shared_ptr<vhost_port> port)
       : self_{self}, node_{*node}, port_{std::move(port)} {}
 
+  // A removed queue answers as long as somebody has its handle. When the node stops, that is long enough.
+  ~vhost_state() {
+    for (const auto& address : lingering_) {
+      if (const auto queue = caf::actor_cast<queue_actor>(address)) caf::anon_send(queue, finish_queue{});
+    }
+  }
+
   vhost_actor::behavior_type make_behavior() {
     return {
         [this](topology_request& message) { on_topology_request(message); },
@@ -56,8 +63,9 @@ private:
     on_request(std::move(message));
   }
 
-  void on_request(request r) {
-    waiting_.push_back(std::move(r));
+  template <class Message>
+  void on_request(Message&& message) {
+    waiting_.emplace_back(std::in_place_type<std::remove_cvref_t<Message>>, std::move(message));
     if (!step_) begin();
   }
 
@@ -86,7 +94,8 @@ private:
   void apply(const topology_request& message) {
     auto& s = *step_;
     const auto changes_before = s.changes.size();
-    auto refused = std::visit([&](const auto& command) { return s.next.on(command, s.changes); }, message.command);
+    auto refused =
+        std::visit([&](const auto& command) { return s.next.on(command, s.changes); }, message.command);
     pending_answer answer{message.from, {message.token, done{}}, {}};
     if (refused) {
       answer.what.what = std::move(*refused);
@@ -130,7 +139,8 @@ private:
   // Queues that this step removes and that have an actor already.
   void note_removed(std::size_t changes_before) {
     for (std::size_t i = changes_before; i < step_->changes.size(); ++i) {
-      if (const auto* removed = std::get_if<queue_removed>(&step_->changes[i]); removed && removed->queue->port) {
+      if (const auto* removed = std::get_if<queue_removed>(&step_->changes[i]);
+          removed && removed->queue->port) {
         step_->removed.emplace_back(port_of(*removed->queue).handle, removed->queue->id);
       }
     }
@@ -154,7 +164,8 @@ private:
         const auto* still = s.next.find_queue(q.name);
         if (still == nullptr || (*still)->id != q.id) continue;  // removed again in the same step
         s.next.attach(q.id, q.name, spawn_queue(node_, vhost_actor{self_}, q, port_->name(), {}));
-      } else if (const auto* removed = std::get_if<queue_removed>(&change); removed && removed->queue->owner) {
+      } else if (const auto* removed = std::get_if<queue_removed>(&change);
+                 removed && removed->queue->owner) {
         forget_owned(*removed->queue->owner, removed->queue->name);
       }
     }
@@ -166,7 +177,10 @@ private:
     }
     const auto published = std::make_shared<const topology>(std::move(s.next));
     port_->publish(published);
-    for (const auto& [queue, id] : s.removed) self_->send(queue, queue_removed_now{});
+    for (const auto& [queue, id] : s.removed) {
+      self_->send(queue, queue_removed_now{});
+      remember_lingering(queue);
+    }
     for (auto& a : s.answers) {
       if (auto* declared = std::get_if<queue_declared>(&a.what.what)) {
         if (const auto* queue = published->find_queue(a.declared)) declared->queue = *queue;
@@ -179,8 +193,8 @@ private:
   void undo(const error& why) {
     step s = std::move(*step_);
     step_.reset();
-    const refusal text{refusal::kind::resource_error,
-                       "the change could not be made durable: " + why.text + "; free some space and try again"};
+    const refusal text{refusal::kind::resource_error, "the change could not be made durable: " + why.text +
+                                                          "; free some space and try again"};
     node_.log(node_context::severity::warning,
               "a change of vhost '" + port_->name() + "' could not be made durable: " + why.text);
     for (const auto& r : s.requests) {
@@ -203,18 +217,30 @@ private:
     if (found->second.empty()) owned_.erase(found);
   }
 
+  void remember_lingering(const queue_actor& queue) {
+    if (lingering_.size() >= lingering_looked_at_ * 2) {
+      std::erase_if(lingering_,
+                    [](const caf::actor_addr& a) { return caf::actor_cast<queue_actor>(a) == nullptr; });
+      lingering_looked_at_ = std::max<std::size_t>(lingering_.size(), 64);
+    }
+    lingering_.push_back(queue.address());
+  }
+
   vhost_actor::pointer self_;
   node_context& node_;
   std::shared_ptr<vhost_port> port_;  // its snapshot is the topology
 
   std::map<connection_id, std::vector<std::string>> owned_;  // exclusive queues
   std::vector<request> waiting_;
+  std::vector<caf::actor_addr> lingering_;  // removed queues; most of them are gone
+  std::size_t lingering_looked_at_ = 64;
   std::optional<step> step_;
 };
 
 }  // namespace
 
-std::shared_ptr<vhost_port> spawn_vhost(node_context& node, const std::string& name, recovered_vhost recovered,
+std::shared_ptr<vhost_port> spawn_vhost(node_context& node, const std::string& name,
+                                        recovered_vhost recovered,
                                         const std::map<mailbox_id, recovered_mailbox>& mailboxes) {
   topology first{name};
   for (auto& e : recovered.exchanges) first.restore(std::move(e));
@@ -225,7 +251,8 @@ std::shared_ptr<vhost_port> spawn_vhost(node_context& node, const std::string& n
   for (const auto& q : recovered.queues) {
     const auto found = mailboxes.find(q.id);
     first.attach(q.id, q.name,
-                 spawn_queue(node, port->handle, q, name, found == mailboxes.end() ? recovered_mailbox{} : found->second));
+                 spawn_queue(node, port->handle, q, name,
+                             found == mailboxes.end() ? recovered_mailbox{} : found->second));
   }
   port->publish(std::make_shared<const topology>(std::move(first)));
   return port;

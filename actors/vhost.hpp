@@ -37,8 +37,8 @@ private:
   std::atomic<topology_ptr> snapshot_;
 };
 
-[[nodiscard]] std::shared_ptr<vhost_port> spawn_vhost(node_context& node, const std::string& name,
-                                                      recovered_vhost recovered,
-                                                      const std::map<mailbox_id, recovered_mailbox>& mailboxes);
+[[nodiscard]] std::shared_ptr<vhost_port> spawn_vhost(
+    node_context& node, const std::string& name, recovered_vhost recovered,
+    const std::map<mailbox_id, recovered_mailbox>& mailboxes);
 
 }  // namespace posthorn

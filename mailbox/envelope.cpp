@@ -15,7 +15,9 @@ namespace {
 
 constexpr std::size_t word_size = sizeof(capnp::word);
 
-constexpr std::size_t rounded_up(std::size_t bytes) noexcept { return (bytes + word_size - 1) / word_size * word_size; }
+constexpr std::size_t rounded_up(std::size_t bytes) noexcept {
+  return (bytes + word_size - 1) / word_size * word_size;
+}
 
 // Gives Cap'n Proto one segment of exactly the size that the envelope needs. Its own builders would allocate a
 // segment, zero it, and copy it out: three passes over the body (0.35 µs for 1 KiB) that this one does not make.
@@ -67,7 +69,8 @@ result<envelope_ptr> envelope::read(std::span<const std::byte> stored) {
   boost::intrusive_ptr<envelope> made{allocate(stored.size())};
   std::memcpy(made->words(), stored.data(), stored.size());
   try {
-    const auto words = kj::arrayPtr(reinterpret_cast<const capnp::word*>(made->words()), stored.size() / word_size);
+    const auto words =
+        kj::arrayPtr(reinterpret_cast<const capnp::word*>(made->words()), stored.size() / word_size);
     capnp::ReaderOptions limits;
     limits.traversalLimitInWords = words.size() + 16;
     limits.nestingLimit = 4;
@@ -94,13 +97,14 @@ result<envelope_ptr> envelope::read(std::span<const std::byte> stored) {
 }
 
 envelope_builder::envelope_builder(std::string_view exchange, std::string_view routing_key,
-                                   std::span<const std::byte> properties, bool persistent, std::size_t body_size)
+                                   std::span<const std::byte> properties, bool persistent,
+                                   std::size_t body_size)
     : missing_{body_size} {
   expects(exchange.size() <= envelope::name_size_max && routing_key.size() <= envelope::name_size_max &&
               properties.size() <= envelope::properties_size_max && body_size <= envelope::body_size_max,
           "an envelope's parts are within their limits");
-  const std::size_t body_offset =
-      fixed_size + rounded_up(exchange.size()) + rounded_up(routing_key.size()) + rounded_up(properties.size());
+  const std::size_t body_offset = fixed_size + rounded_up(exchange.size()) + rounded_up(routing_key.size()) +
+                                  rounded_up(properties.size());
   const std::size_t size = body_offset + rounded_up(body_size);
   made_.reset(envelope::allocate(size));
   auto& made = *made_;
@@ -151,7 +155,8 @@ envelope_ptr envelope_builder::finish() {
 }
 
 envelope_ptr make_envelope(std::string_view exchange, std::string_view routing_key,
-                           std::span<const std::byte> properties, bool persistent, std::span<const std::byte> body) {
+                           std::span<const std::byte> properties, bool persistent,
+                           std::span<const std::byte> body) {
   envelope_builder builder{exchange, routing_key, properties, persistent, body.size()};
   builder.append_body(body);
   return builder.finish();

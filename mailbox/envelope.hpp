@@ -67,9 +67,13 @@ private:
   static envelope* allocate(std::size_t size);
   static void destroy(const envelope* e) noexcept;
 
-  [[nodiscard]] const std::byte* words() const noexcept { return reinterpret_cast<const std::byte*>(this + 1); }
+  [[nodiscard]] const std::byte* words() const noexcept {
+    return reinterpret_cast<const std::byte*>(this + 1);
+  }
   [[nodiscard]] std::byte* words() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
-  [[nodiscard]] std::span<const std::byte> view(part p) const noexcept { return {words() + p.offset, p.size}; }
+  [[nodiscard]] std::span<const std::byte> view(part p) const noexcept {
+    return {words() + p.offset, p.size};
+  }
   [[nodiscard]] std::string_view text(part p) const noexcept {
     return {reinterpret_cast<const char*>(words()) + p.offset, p.size};
   }
@@ -84,8 +88,8 @@ private:
 class envelope_builder {
 public:
   envelope_builder() noexcept = default;
-  envelope_builder(std::string_view exchange, std::string_view routing_key, std::span<const std::byte> properties,
-                   bool persistent, std::size_t body_size);
+  envelope_builder(std::string_view exchange, std::string_view routing_key,
+                   std::span<const std::byte> properties, bool persistent, std::size_t body_size);
 
   // The next piece of the body. More than was announced is a bug of the caller.
   void append_body(std::span<const std::byte> piece);

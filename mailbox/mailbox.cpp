@@ -129,8 +129,8 @@ mailbox::entry* mailbox::next_ready(effects& out) {
   }
   if (head_.empty()) {
     if (hole_.count != 0) {
-      out.load = load_request{{hole_.first, hole_.last}, load_count_max,
-                              std::min(load_size_max, limits_.resident_max / 4 + 1)};
+      out.load = load_request{
+          {hole_.first, hole_.last}, load_count_max, std::min(load_size_max, limits_.resident_max / 4 + 1)};
       return nullptr;
     }
     if (tail_.empty()) return nullptr;
@@ -189,7 +189,8 @@ void mailbox::on_loaded(std::span<loaded_message> messages) {
       }
       continue;
     }
-    expects(hole_.count > 0 && hole_.first <= m.at && m.at <= hole_.last, "a message that was asked for is loaded");
+    expects(hole_.count > 0 && hole_.first <= m.at && m.at <= hole_.last,
+            "a message that was asked for is loaded");
     entry e;
     e.at = m.at;
     e.size = static_cast<std::uint32_t>(m.message->body().size());
@@ -276,8 +277,8 @@ void mailbox::take_held(holder& h, std::span<const sequence_range> which, Take t
   };
   for (const auto& range : which) {
     // Nearly always, the oldest are answered first.
-    while (!h.held.empty() && (h.held.front().gone || (range.first <= h.held.front().at &&
-                                                        h.held.front().at <= range.last))) {
+    while (!h.held.empty() &&
+           (h.held.front().gone || (range.first <= h.held.front().at && h.held.front().at <= range.last))) {
       take_entry(h.held.front());
       h.held.pop_front();
     }
@@ -468,7 +469,8 @@ void mailbox::on_not_committed(journal_batch unwritten, effects& out) {
       continue;
     }
     for (; sent != sent_.end() && sent->at < a.at; ++sent) out.settle(sent->from, sent->number);
-    expects(sent != sent_.end() && sent->at == a.at, "what comes back is part of the batch that was under way");
+    expects(sent != sent_.end() && sent->at == a.at,
+            "what comes back is part of the batch that was under way");
     if (gone(a.at)) {
       out.settle(sent->from, sent->number);
     } else {
@@ -480,7 +482,8 @@ void mailbox::on_not_committed(journal_batch unwritten, effects& out) {
   sent_.clear();
   for (auto u = unsent.rbegin(); u != unsent.rend(); ++u) unsent_.push_front(std::move(*u));
   if (!unsent_.empty()) sent_last_ = {unsent_.front().at.value - 1};
-  spills.insert(spills.end(), std::make_move_iterator(spills_.begin()), std::make_move_iterator(spills_.end()));
+  spills.insert(spills.end(), std::make_move_iterator(spills_.begin()),
+                std::make_move_iterator(spills_.end()));
   spills_ = std::move(spills);
   erasures_ = std::move(unwritten.erasures);
   erasures_.insert(erasures_.end(), erasures.begin(), erasures.end());

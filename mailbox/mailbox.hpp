@@ -64,9 +64,9 @@ struct arrival {
 
 struct consumer_spec {
   consumer_id id{};
-  std::uint32_t prefetch = 0;    // how many it may hold; 0: no limit
-  bool acknowledges = true;      // false: a delivery is gone as soon as it is handed out
-  std::int64_t credit = 0;       // bytes that may be on their way to it; one message may exceed it
+  std::uint32_t prefetch = 0;  // how many it may hold; 0: no limit
+  bool acknowledges = true;    // false: a delivery is gone as soon as it is handed out
+  std::int64_t credit = 0;     // bytes that may be on their way to it; one message may exceed it
 };
 
 // A message read back from the store.
@@ -174,7 +174,9 @@ public:
   [[nodiscard]] std::uint64_t ready_size() const noexcept { return ready_size_; }  // bytes of bodies
   [[nodiscard]] std::uint64_t held_count() const noexcept { return held_count_; }
   [[nodiscard]] std::size_t consumer_count() const noexcept { return consumer_count_; }
-  [[nodiscard]] std::size_t resident_size() const noexcept { return resident_; }  // bytes of memory for messages
+  [[nodiscard]] std::size_t resident_size() const noexcept {
+    return resident_;
+  }  // bytes of memory for messages
   [[nodiscard]] bool known(consumer_id id) const { return holders_.contains(id); }
 
 private:
@@ -182,12 +184,12 @@ private:
   enum class kept : std::uint8_t { in_memory, being_stored, in_store };
   struct entry {
     sequence at{};
-    envelope_ptr message;         // null: only in the store
-    std::uint32_t size = 0;       // of the body, in bytes
-    bool persistent = false;      // to be written, because it has to survive
+    envelope_ptr message;          // null: only in the store
+    std::uint32_t size = 0;        // of the body, in bytes
+    bool persistent = false;       // to be written, because it has to survive
     kept where = kept::in_memory;  // if it need not survive
     bool redelivered = false;
-    bool gone = false;            // settled while it stood between others in a ring
+    bool gone = false;  // settled while it stood between others in a ring
   };
   struct unsent_entry {
     sequence at{};
@@ -202,7 +204,7 @@ private:
   };
   struct holder {
     consumer_spec spec;
-    ring<entry> held;       // sorted by sequence; entries in the middle may be `gone`
+    ring<entry> held;  // sorted by sequence; entries in the middle may be `gone`
     std::uint32_t held_count = 0;
     bool consuming = false;  // false: cancelled, or never more than a fetcher
     bool in_turn = false;    // stands in turns_
@@ -257,7 +259,7 @@ private:
   std::vector<journal_append> spills_;  // messages that need not survive, to be written for want of memory
   bool spills_under_way_ = false;
   std::vector<sequence_range> erasures_;
-  std::size_t elided_ = 0;              // of unsent_
+  std::size_t elided_ = 0;  // of unsent_
   bool under_way_ = false;
 
   sequence next_{1};

@@ -12,17 +12,17 @@ using kind = refusal::kind;
 
 // What RabbitMQ compares when a classic queue is declared again.
 constexpr std::array<std::string_view, 12> compared = {
-    "x-expires",        "x-message-ttl",      "x-max-length",          "x-max-length-bytes",
-    "x-max-priority",   "x-overflow",         "x-dead-letter-exchange", "x-dead-letter-routing-key",
-    "x-queue-type",     "x-queue-mode",       "x-queue-version",       "x-single-active-consumer",
+    "x-expires",      "x-message-ttl", "x-max-length",           "x-max-length-bytes",
+    "x-max-priority", "x-overflow",    "x-dead-letter-exchange", "x-dead-letter-routing-key",
+    "x-queue-type",   "x-queue-mode",  "x-queue-version",        "x-single-active-consumer",
 };
 
 // Promises that a queue of this version does not keep yet.
 constexpr std::array<std::string_view, 14> not_kept = {
-    "x-expires",          "x-message-ttl",          "x-max-length",
-    "x-max-length-bytes", "x-max-priority",         "x-overflow",
-    "x-dispatch",         "x-dead-letter-exchange", "x-dead-letter-routing-key",
-    "x-delivery-limit",   "x-dead-letter-strategy", "x-single-active-consumer",
+    "x-expires",          "x-message-ttl",           "x-max-length",
+    "x-max-length-bytes", "x-max-priority",          "x-overflow",
+    "x-dispatch",         "x-dead-letter-exchange",  "x-dead-letter-routing-key",
+    "x-delivery-limit",   "x-dead-letter-strategy",  "x-single-active-consumer",
     "x-consumer-timeout", "x-message-deduplication",
 };
 
@@ -36,8 +36,8 @@ std::optional<refusal> check_queue_arguments(const declare_queue& command, const
     const auto text = as_string(*type);
     if (type->type != 'S' || !text) {
       return refusal{kind::precondition_failed, "invalid arg 'x-queue-type' for " + std::string{described} +
-                                                    ": {unacceptable_type," + std::string{type_name(type->type)} +
-                                                    "}"};
+                                                    ": {unacceptable_type," +
+                                                    std::string{type_name(type->type)} + "}"};
     }
     if (*text != "classic" && *text != "quorum") {
       return refusal{kind::precondition_failed, "invalid arg 'x-queue-type' for " + std::string{described} +
@@ -59,9 +59,10 @@ std::optional<refusal> check_queue_arguments(const declare_queue& command, const
   }
   for (const auto name : not_kept) {
     if (arguments.contains(name)) {
-      return refusal{kind::precondition_failed, "invalid arg " + quoted(name) + " for " + std::string{described} +
-                                                    ": this version of Posthorn does not support it yet; declare the "
-                                                    "queue without it"};
+      return refusal{kind::precondition_failed,
+                     "invalid arg " + quoted(name) + " for " + std::string{described} +
+                         ": this version of Posthorn does not support it yet; declare the "
+                         "queue without it"};
     }
   }
   return std::nullopt;
@@ -73,7 +74,9 @@ std::optional<std::string> inequivalent_argument(const field_table& current, con
   const auto* asked = received.find(name);
   if (now == nullptr && asked == nullptr) return std::nullopt;
   if (name == "x-queue-type") {  // a missing one is classic
-    const auto type_of = [](const field_value* v) { return v == nullptr ? "classic" : as_string(*v).value_or("?"); };
+    const auto type_of = [](const field_value* v) {
+      return v == nullptr ? "classic" : as_string(*v).value_or("?");
+    };
     if (type_of(now) == type_of(asked)) return std::nullopt;
   }
   const auto described = [](const field_value* v) {

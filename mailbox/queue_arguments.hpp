@@ -15,7 +15,8 @@ struct refusal;
 
 // Whether a new queue may have these arguments [3] [10]. An argument that promises something this version does not do
 // is refused, rather than accepted and broken; an unknown one is ignored, as in RabbitMQ [2].
-[[nodiscard]] std::optional<refusal> check_queue_arguments(const declare_queue& command, const field_table& arguments,
+[[nodiscard]] std::optional<refusal> check_queue_arguments(const declare_queue& command,
+                                                           const field_table& arguments,
                                                            std::string_view described);
 
 // Whether a declaration of an existing queue asks for something else than it is [1] [2].
@@ -24,7 +25,8 @@ struct refusal;
                                                                   std::string_view described);
 
 // How the argument differs, in words, if it does. Integers are equal by value, whatever their width [2].
-[[nodiscard]] std::optional<std::string> inequivalent_argument(const field_table& current, const field_table& received,
+[[nodiscard]] std::optional<std::string> inequivalent_argument(const field_table& current,
+                                                               const field_table& received,
                                                                std::string_view name);
 
 }  // namespace posthorn

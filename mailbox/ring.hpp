@@ -31,7 +31,9 @@ public:
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
-  [[nodiscard]] T& operator[](std::size_t index) noexcept { return slots_[(first_ + index) & (capacity_ - 1)]; }
+  [[nodiscard]] T& operator[](std::size_t index) noexcept {
+    return slots_[(first_ + index) & (capacity_ - 1)];
+  }
   [[nodiscard]] const T& operator[](std::size_t index) const noexcept {
     return slots_[(first_ + index) & (capacity_ - 1)];
   }

@@ -109,8 +109,8 @@ void match_topic(const topic_node_ptr& root, std::string_view routing_key, const
   };
   std::vector<place> now, next;
   const auto reach = [](std::vector<place>& places, const topic_node* node, bool behind_hash) {
-    while (node != nullptr && std::none_of(places.begin(), places.end(),
-                                           [&](const place& p) { return p.node == node; })) {
+    while (node != nullptr &&
+           std::none_of(places.begin(), places.end(), [&](const place& p) { return p.node == node; })) {
       places.push_back({node, behind_hash});
       node = node->hash.get();  // `#` also takes no word at all
       behind_hash = true;
@@ -218,10 +218,11 @@ std::optional<refusal> topology::on(const declare_exchange& c, changes& out) {
   if (!type) return refusal{kind::precondition_failed, "unknown exchange type " + quoted(c.type)};
   const auto arguments = decode_table(as_bytes(c.arguments));
   if (!arguments) return refusal{kind::precondition_failed, arguments.error().text};
-  if (const auto* alternate = arguments->find("alternate-exchange"); alternate != nullptr && alternate->type != 'S') {
+  if (const auto* alternate = arguments->find("alternate-exchange");
+      alternate != nullptr && alternate->type != 'S') {
     return refusal{kind::precondition_failed, "invalid type " + quoted(type_name(alternate->type)) +
-                                                  " for arg 'alternate-exchange' in exchange " + quoted(c.name) +
-                                                  here};
+                                                  " for arg 'alternate-exchange' in exchange " +
+                                                  quoted(c.name) + here};
   }
   if (found == nullptr) {
     if (c.name.starts_with("amq.")) {
@@ -235,20 +236,23 @@ std::optional<refusal> topology::on(const declare_exchange& c, changes& out) {
   }
   const auto& present = found->definition;
   const auto differs = [&](std::string_view what, std::string_view received, std::string_view current) {
-    return refusal{kind::precondition_failed, "inequivalent arg " + quoted(what) + " for exchange " + quoted(c.name) +
-                                                  here + ": received " + quoted(received) + " but current is " +
-                                                  quoted(current)};
+    return refusal{kind::precondition_failed, "inequivalent arg " + quoted(what) + " for exchange " +
+                                                  quoted(c.name) + here + ": received " + quoted(received) +
+                                                  " but current is " + quoted(current)};
   };
   if (present.type != *type) return differs("type", c.type, to_string(present.type));
-  if (present.durable != c.durable) return differs("durable", bool_text(c.durable), bool_text(present.durable));
+  if (present.durable != c.durable)
+    return differs("durable", bool_text(c.durable), bool_text(present.durable));
   if (present.auto_delete != c.auto_delete) {
     return differs("auto_delete", bool_text(c.auto_delete), bool_text(present.auto_delete));
   }
-  if (present.internal != c.internal) return differs("internal", bool_text(c.internal), bool_text(present.internal));
+  if (present.internal != c.internal)
+    return differs("internal", bool_text(c.internal), bool_text(present.internal));
   const auto current = decode_table(as_bytes(present.arguments));
-  if (auto text = inequivalent_argument(current ? *current : field_table{}, *arguments, "alternate-exchange")) {
-    return refusal{kind::precondition_failed,
-                   "inequivalent arg 'alternate-exchange' for exchange " + quoted(c.name) + here + ": " + *text};
+  if (auto text =
+          inequivalent_argument(current ? *current : field_table{}, *arguments, "alternate-exchange")) {
+    return refusal{kind::precondition_failed, "inequivalent arg 'alternate-exchange' for exchange " +
+                                                  quoted(c.name) + here + ": " + *text};
   }
   return std::nullopt;
 }
@@ -256,14 +260,15 @@ std::optional<refusal> topology::on(const declare_exchange& c, changes& out) {
 std::optional<refusal> topology::on(const delete_exchange& c, changes& out) {
   if (c.name.empty()) return refusal{kind::access_refused, std::string{default_exchange_text}};
   if (c.name.starts_with("amq.")) {
-    return refusal{kind::access_refused,
-                   "deletion of system exchange " + quoted(c.name) + " in vhost " + quoted(vhost_) + " not allowed"};
+    return refusal{kind::access_refused, "deletion of system exchange " + quoted(c.name) + " in vhost " +
+                                             quoted(vhost_) + " not allowed"};
   }
   const auto* found = exchanges_.find(c.name);
   if (found == nullptr) return std::nullopt;  // [13]
   const exchange_ptr exchange = *found;
   if (c.if_unused && !exchange->bindings.empty()) {
-    return refusal{kind::precondition_failed, "exchange " + quoted(c.name) + " in vhost " + quoted(vhost_) + " in use"};
+    return refusal{kind::precondition_failed,
+                   "exchange " + quoted(c.name) + " in vhost " + quoted(vhost_) + " in use"};
   }
   remove_exchanges({c.name}, out);
   return std::nullopt;
@@ -281,7 +286,8 @@ void topology::remove_exchanges(std::vector<std::string> names, changes& out) {
     exchanges_.erase(name);
     out.emplace_back(exchange_removed{exchange->definition});
     exchange->bindings.for_each([&](const std::string&, const binding_ptr& b) { remove_binding(b, out); });
-    for (auto& unused : remove_bindings_to(destination_kind::exchange, name, out)) names.push_back(std::move(unused));
+    for (auto& unused : remove_bindings_to(destination_kind::exchange, name, out))
+      names.push_back(std::move(unused));
   }
 }
 
@@ -293,10 +299,11 @@ std::variant<queue_ptr, refusal> topology::access_queue(std::string_view name, c
     return refusal{kind::not_found, "no queue " + quoted(name) + " in vhost " + quoted(vhost_)};
   }
   if ((*found)->owner && *(*found)->owner != by) {
-    return refusal{kind::resource_locked,
-                   "cannot obtain exclusive access to locked queue " + quoted(name) + " in vhost " + quoted(vhost_) +
-                       ". It could be originally declared on another connection or the exclusive property value "
-                       "does not match that of the original declaration."};
+    return refusal{
+        kind::resource_locked,
+        "cannot obtain exclusive access to locked queue " + quoted(name) + " in vhost " + quoted(vhost_) +
+            ". It could be originally declared on another connection or the exclusive property value "
+            "does not match that of the original declaration."};
   }
   return *found;
 }
@@ -316,18 +323,21 @@ std::optional<refusal> topology::on(const declare_queue& c, changes& out) {
                                                     " but current is " + quoted(bool_text(current))};
     };
     if (present.owner.has_value() != c.exclusive) {
-      return refusal{kind::resource_locked,
-                     "cannot obtain exclusive access to locked " + described +
-                         ". It could be originally declared on another connection or the exclusive property value "
-                         "does not match that of the original declaration."};
+      return refusal{
+          kind::resource_locked,
+          "cannot obtain exclusive access to locked " + described +
+              ". It could be originally declared on another connection or the exclusive property value "
+              "does not match that of the original declaration."};
     }
     if (present.durable != durable) return differs("durable", durable, present.durable);
-    if (present.auto_delete != c.auto_delete) return differs("auto_delete", c.auto_delete, present.auto_delete);
+    if (present.auto_delete != c.auto_delete)
+      return differs("auto_delete", c.auto_delete, present.auto_delete);
     const auto current = decode_table(as_bytes(present.arguments));
     return inequivalent_queue_arguments(current ? *current : field_table{}, *arguments, described);
   }
   if (!c.server_named && c.name.starts_with("amq.")) {
-    return refusal{kind::access_refused, "queue name " + quoted(c.name) + " contains reserved prefix 'amq.*'"};
+    return refusal{kind::access_refused,
+                   "queue name " + quoted(c.name) + " contains reserved prefix 'amq.*'"};
   }
   if (auto refused = check_queue_arguments(c, *arguments, described)) return refused;
   queue_definition made;
@@ -386,9 +396,9 @@ std::variant<binding_definition::header_match, refusal> header_match_of(const fi
   if (const auto* mode = arguments.find("x-match")) {
     const auto text = mode->type == 'S' ? as_string(*mode).value_or("") : std::string_view{"?"};
     if (text != "all" && text != "any" && text != "all-with-x" && text != "any-with-x") {
-      return refusal{kind::precondition_failed,
-                     "Invalid x-match field value " + (mode->type == 'S' ? quoted(text) : to_string(*mode)) +
-                         "; expected all, any, all-with-x, or any-with-x"};
+      return refusal{kind::precondition_failed, "Invalid x-match field value " +
+                                                    (mode->type == 'S' ? quoted(text) : to_string(*mode)) +
+                                                    "; expected all, any, all-with-x, or any-with-x"};
     }
     match.any = text.starts_with("any");
     match.with_x = text.ends_with("-with-x");
@@ -419,8 +429,9 @@ std::optional<refusal> topology::on(const bind& c, changes& out) {
   made.destination = c.destination;
   made.routing_key = c.routing_key;
   made.arguments = c.arguments;
-  const bool destination_durable = c.kind == destination_kind::queue ? (*queues_.find(c.destination))->durable
-                                                                     : find_exchange(c.destination)->definition.durable;
+  const bool destination_durable = c.kind == destination_kind::queue
+                                       ? (*queues_.find(c.destination))->durable
+                                       : find_exchange(c.destination)->definition.durable;
   made.durable = source->definition.durable && destination_durable;
   auto shared = std::make_shared<const binding_definition>(std::move(made));
   add_binding(shared);
@@ -506,7 +517,8 @@ bool topology::remove_binding(const binding_ptr& binding, changes& out) {
   return unused;
 }
 
-std::vector<std::string> topology::remove_bindings_to(destination_kind to, const std::string& name, changes& out) {
+std::vector<std::string> topology::remove_bindings_to(destination_kind to, const std::string& name,
+                                                      changes& out) {
   std::vector<std::string> unused;
   const auto* found = by_destination_.find(destination_key(to, name));
   if (found == nullptr) return unused;
@@ -532,7 +544,8 @@ void topology::restore(binding_definition binding) {
     const auto arguments = decode_table(as_bytes(binding.arguments));
     if (arguments) {
       auto match = header_match_of(*arguments);
-      if (auto* valid = std::get_if<binding_definition::header_match>(&match)) binding.headers = std::move(*valid);
+      if (auto* valid = std::get_if<binding_definition::header_match>(&match))
+        binding.headers = std::move(*valid);
     }
   }
   add_binding(std::make_shared<const binding_definition>(std::move(binding)));
@@ -540,8 +553,8 @@ void topology::restore(binding_definition binding) {
 
 // --- routing ------------------------------------------------------------------------------------------------------
 
-void topology::route(const exchange_state& start, std::string_view routing_key, std::span<const std::byte> properties,
-                     std::vector<queue_ptr>& out) const {
+void topology::route(const exchange_state& start, std::string_view routing_key,
+                     std::span<const std::byte> properties, std::vector<queue_ptr>& out) const {
   if (start.definition.name.empty()) {
     // Every queue is bound to the default exchange by its name: [14].
     if (const auto* queue = queues_.find(routing_key)) out.push_back(*queue);

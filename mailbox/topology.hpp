@@ -165,8 +165,8 @@ struct binding_added {
 struct binding_removed {
   binding_ptr binding;
 };
-using topology_change =
-    std::variant<queue_added, queue_removed, exchange_added, exchange_removed, binding_added, binding_removed>;
+using topology_change = std::variant<queue_added, queue_removed, exchange_added, exchange_removed,
+                                     binding_added, binding_removed>;
 
 // ----------------------------------------------------------------------------------------------------------------
 
@@ -195,7 +195,9 @@ public:
 
   [[nodiscard]] const std::string& vhost() const noexcept { return vhost_; }
   // Null when there is none. Valid as long as this value, or a copy that was not changed since, lives.
-  [[nodiscard]] const queue_ptr* find_queue(std::string_view name) const noexcept { return queues_.find(name); }
+  [[nodiscard]] const queue_ptr* find_queue(std::string_view name) const noexcept {
+    return queues_.find(name);
+  }
   [[nodiscard]] const exchange_state* find_exchange(std::string_view name) const noexcept;
   [[nodiscard]] std::size_t queue_count() const noexcept { return queues_.size(); }
   [[nodiscard]] std::size_t exchange_count() const noexcept { return exchanges_.size(); }
@@ -221,8 +223,8 @@ public:
 
   // Appends every queue that a message published to `exchange` goes to, each once [15]. The exchange must exist.
   // `properties` are the message's, as they came; only a headers exchange looks at them.
-  void route(const exchange_state& exchange, std::string_view routing_key, std::span<const std::byte> properties,
-             std::vector<queue_ptr>& out) const;
+  void route(const exchange_state& exchange, std::string_view routing_key,
+             std::span<const std::byte> properties, std::vector<queue_ptr>& out) const;
 
 private:
   void add_exchange(exchange_definition definition);
@@ -233,8 +235,8 @@ private:
   // The names of the exchanges that must go too.
   std::vector<std::string> remove_bindings_to(destination_kind kind, const std::string& name, changes& out);
   void remove_exchanges(std::vector<std::string> names, changes& out);
-  std::optional<refusal> check_ends(destination_kind kind, const std::string& source, const std::string& destination,
-                                    connection_id by) const;
+  std::optional<refusal> check_ends(destination_kind kind, const std::string& source,
+                                    const std::string& destination, connection_id by) const;
 
   std::string vhost_;
   persistent_map<exchange_ptr> exchanges_;

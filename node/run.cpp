@@ -306,7 +306,7 @@ private:
   asio::signal_set signals_{outside_, SIGTERM, SIGINT, SIGHUP};
   asio::steady_timer deadline_{outside_}, idle_{outside_};
   bool is_watching_ = true;
-  std::uint64_t moved_ = 0;  // messages, when idle_ last fired
+  std::uint64_t moved_ = 0;   // messages, when idle_ last fired
   bool is_stopping_ = false;  // that thread's
   std::atomic<bool> is_starting_ = true;
   std::promise<void> stop_asked_;

@@ -16,7 +16,9 @@ namespace posthorn {
 
 class id_key {
 public:
-  explicit id_key(std::uint64_t id) noexcept { big_endian::store(reinterpret_cast<char*>(bytes_.data()), id); }
+  explicit id_key(std::uint64_t id) noexcept {
+    big_endian::store(reinterpret_cast<char*>(bytes_.data()), id);
+  }
   operator std::span<const std::byte>() const noexcept { return bytes_; }  // NOLINT: a key is its bytes
 
   static std::uint64_t read(std::span<const std::byte> key) noexcept {

@@ -28,7 +28,8 @@ result<record> read_record(std::span<const std::byte> place, std::uint64_t seed)
   std::uint32_t size = 0;
   std::memcpy(&r.flags, place.data() + 8, 4);
   std::memcpy(&size, place.data() + 12, 4);
-  if (size != place.size() - record::header_size) return corrupted("a record's size does not match its content");
+  if (size != place.size() - record::header_size)
+    return corrupted("a record's size does not match its content");
   r.bytes = place.subspan(record::header_size);
   return r;
 }

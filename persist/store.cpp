@@ -3,6 +3,7 @@
 #include "persist/definitions.hpp"
 #include "persist/keys.hpp"
 #include "persist/record.hpp"
+#include "persist/trial_read.hpp"
 
 #include <fcntl.h>
 #include <sys/statvfs.h>
@@ -42,7 +43,9 @@ result<void> inspect(const std::filesystem::path& directory) {
     return corrupted(sentence_on(directory, "is damaged: its first pages are not LMDB's"));
   }
   if (auto r = check_lmdb(opened, "opening " + file.string()); !r) return r;
-  // Whether the file is as long as its content shows when it is read: LMDB may count pages that it never wrote.
+  if (!readable_to_its_end(env, directory)) {
+    return corrupted(sentence_on(directory, "is damaged: its file is shorter than its content"));
+  }
   auto txn = read_transaction::begin(env);
   if (!txn) return txn.error();
   MDB_dbi meta = 0;
@@ -54,7 +57,8 @@ result<void> inspect(const std::filesystem::path& directory) {
   if (got == MDB_NOTFOUND) return {};
   if (auto r = check_lmdb(got, "reading the version"); !r) return r;
   std::uint32_t stored = 0;
-  if (value.mv_size != sizeof stored) return corrupted(sentence_on(directory, "is damaged: it has no valid version"));
+  if (value.mv_size != sizeof stored)
+    return corrupted(sentence_on(directory, "is damaged: it has no valid version"));
   std::memcpy(&stored, value.mv_data, sizeof stored);
   if (stored > store::version) {
     return refused(sentence_on(directory, "has version " + std::to_string(stored) +
@@ -83,7 +87,8 @@ result<void> store::make_new(const store_settings& settings) {
   std::error_code failed;
   std::filesystem::remove_all(aside, failed);
   if (!failed) std::filesystem::create_directory(aside, failed);
-  if (failed) return refused("cannot make a store in " + settings.directory.string() + ": " + failed.message());
+  if (failed)
+    return refused("cannot make a store in " + settings.directory.string() + ": " + failed.message());
   {
     auto environment = new_environment();
     if (!environment) return environment.error();
@@ -92,14 +97,16 @@ result<void> store::make_new(const store_settings& settings) {
     auto txn = write_transaction::begin(environment->get());
     if (!txn) return txn.error();
     MDB_dbi meta = 0;
-    if (auto r = check_lmdb(mdb_dbi_open(txn->handle(), "meta", MDB_CREATE, &meta), "making a table"); !r) return r;
+    if (auto r = check_lmdb(mdb_dbi_open(txn->handle(), "meta", MDB_CREATE, &meta), "making a table"); !r)
+      return r;
     const std::uint32_t now = version;
     if (auto r = txn->put(meta, as_bytes("version"), std::as_bytes(std::span{&now, 1})); !r) return r;
     if (auto r = std::move(*txn).commit(); !r) return r;
   }
   if (auto r = sync_directory(aside); !r) return r;
   std::filesystem::rename(aside / "data.mdb", settings.directory / "data.mdb", failed);
-  if (failed) return refused("cannot make a store in " + settings.directory.string() + ": " + failed.message());
+  if (failed)
+    return refused("cannot make a store in " + settings.directory.string() + ": " + failed.message());
   std::filesystem::remove_all(aside, failed);
   return sync_directory(settings.directory);
 }
@@ -139,7 +146,8 @@ result<std::unique_ptr<store>> store::open(const store_settings& settings) {
   const unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | (settings.sync ? 0U : unsigned{MDB_NOSYNC});
   const int opened = mdb_env_open(env, directory.c_str(), flags, 0640);
   if (opened == ENOMEM) {
-    return refused("cannot map " + std::to_string(map_size) + " bytes for the store; set store.map_size lower");
+    return refused("cannot map " + std::to_string(map_size) +
+                   " bytes for the store; set store.map_size lower");
   }
   if (auto r = check_lmdb(opened, "cannot open the store in " + directory.string()); !r) return r.error();
   if (auto r = made->open_tables(); !r) return r.error();
@@ -152,9 +160,10 @@ result<void> store::open_tables() {
   const auto table = [&](const char* name, table_id& id) {
     return check_lmdb(mdb_dbi_open(txn->handle(), name, MDB_CREATE, &id), "opening a table");
   };
-  for (const auto& [name, id] : {std::pair{"meta", &tables_.meta}, std::pair{"exchanges", &tables_.exchanges},
-                                 std::pair{"queues", &tables_.queues}, std::pair{"bindings", &tables_.bindings},
-                                 std::pair{"messages", &tables_.messages}, std::pair{"graves", &tables_.graves}}) {
+  for (const auto& [name, id] :
+       {std::pair{"meta", &tables_.meta}, std::pair{"exchanges", &tables_.exchanges},
+        std::pair{"queues", &tables_.queues}, std::pair{"bindings", &tables_.bindings},
+        std::pair{"messages", &tables_.messages}, std::pair{"graves", &tables_.graves}}) {
     if (auto r = table(name, *id); !r) return r;
   }
   // The handles of the tables live on only if the transaction commits. Without a change, it leaves the file as it is.
@@ -186,7 +195,8 @@ result<void> store::read_definitions(const read_transaction& txn, recovered_stor
     auto item = c->first();
     for (; item && *item; item = c->next()) {
       const bool by_id = table != tables_.exchanges;
-      if (by_id && (*item)->key.size() != 8) return corrupted("a key in table " + std::string{name} + " has an odd size");
+      if (by_id && (*item)->key.size() != 8)
+        return corrupted("a key in table " + std::string{name} + " has an odd size");
       const auto id = by_id ? id_key::read((*item)->key) : 0;
       const auto r = read_record((*item)->value, seed_of(id));
       if (!r) return corrupted("in table " + std::string{name} + ": " + r.error().text);
@@ -195,21 +205,27 @@ result<void> store::read_definitions(const read_transaction& txn, recovered_stor
     if (!item) return item.error();
     return {};
   };
-  if (auto r = each(tables_.exchanges, "exchanges", [&](std::uint64_t, auto bytes) -> result<void> {
-        auto made = decode_exchange(bytes);
-        if (!made) return made.error();
-        out.vhosts[made->first].exchanges.push_back(std::move(made->second));
-        return {};
-      }); !r) return r;
-  if (auto r = each(tables_.queues, "queues", [&](std::uint64_t id, auto bytes) -> result<void> {
-        auto made = decode_queue(bytes);
-        if (!made) return made.error();
-        made->second.id = {id};
-        out.last_mailbox = std::max(out.last_mailbox, mailbox_id{id});
-        out.mailboxes[{id}];
-        out.vhosts[made->first].queues.push_back(std::move(made->second));
-        return {};
-      }); !r) return r;
+  if (auto r = each(tables_.exchanges, "exchanges",
+                    [&](std::uint64_t, auto bytes) -> result<void> {
+                      auto made = decode_exchange(bytes);
+                      if (!made) return made.error();
+                      out.vhosts[made->first].exchanges.push_back(std::move(made->second));
+                      return {};
+                    });
+      !r)
+    return r;
+  if (auto r = each(tables_.queues, "queues",
+                    [&](std::uint64_t id, auto bytes) -> result<void> {
+                      auto made = decode_queue(bytes);
+                      if (!made) return made.error();
+                      made->second.id = {id};
+                      out.last_mailbox = std::max(out.last_mailbox, mailbox_id{id});
+                      out.mailboxes[{id}];
+                      out.vhosts[made->first].queues.push_back(std::move(made->second));
+                      return {};
+                    });
+      !r)
+    return r;
   return each(tables_.bindings, "bindings", [&](std::uint64_t id, auto bytes) -> result<void> {
     auto made = decode_binding(bytes);
     if (!made) return made.error();
@@ -230,7 +246,8 @@ result<recovered_store> store::recover() {
     const auto damaged = [&](const error& why) {
       return corrupted(sentence_on(directory_, "is damaged and was left as it is: " + why.text +
                                                    "; see what can still be read with `posthorn verify " +
-                                                   directory_.string() + "`, then restore a copy of the directory"));
+                                                   directory_.string() +
+                                                   "`, then restore a copy of the directory"));
     };
     if (auto r = read_graves(*txn); !r) return damaged(r.error());
     if (auto r = read_definitions(*txn, out); !r) return damaged(r.error());
@@ -303,7 +320,8 @@ result<recovered_store> store::recover() {
 
 // --- writing ----------------------------------------------------------------------------------------------------
 
-result<void> store::commit(std::span<const mailbox_write> mailboxes, std::span<const topology_write> topologies) {
+result<void> store::commit(std::span<const mailbox_write> mailboxes,
+                           std::span<const topology_write> topologies) {
   const auto graves_before = graves_.size();
   auto txn = write_transaction::begin(environment_.get());
   if (!txn) return txn.error();
@@ -420,7 +438,8 @@ result<void> store::write_topology(write_transaction& txn, const topology_write&
 // --- burials ----------------------------------------------------------------------------------------------------
 
 result<void> store::add_grave(write_transaction& txn, mailbox_id mailbox, sequence_range range) {
-  if (auto r = txn.put(tables_.graves, message_key{mailbox, range.first}, id_key{range.last.value}); !r) return r;
+  if (auto r = txn.put(tables_.graves, message_key{mailbox, range.first}, id_key{range.last.value}); !r)
+    return r;
   graves_[{mailbox, range.first}] = range.last;
   return {};
 }
@@ -447,7 +466,7 @@ result<void> store::bury(std::size_t count_max) {
   auto txn = write_transaction::begin(environment_.get());
   if (!txn) return txn.error();
   const auto graves_before = graves_;
-  const auto slice = [&]() -> result<void> {
+  const auto erase_slice = [&]() -> result<void> {
     auto c = cursor::open(txn->handle(), tables_.messages);
     if (!c) return c.error();
     while (count_max > 0 && !graves_.empty()) {
@@ -467,8 +486,11 @@ result<void> store::bury(std::size_t count_max) {
       if (auto r = txn->erase(tables_.graves, message_key{mailbox, first}); !r) return r;
       graves_.erase(graves_.begin());
     }
-    return end(std::move(*txn));
-  }();
+    return {};
+  };
+  // The end of a write transaction frees its cursors, so ours must be gone by then.
+  auto slice = erase_slice();
+  if (slice) slice = end(std::move(*txn));
   if (!slice) {
     graves_ = graves_before;
     return slice;

@@ -55,9 +55,9 @@ struct recovered_store {
 };
 
 struct store_space {
-  std::uint64_t disk_free = 0;      // of the file system, for us
+  std::uint64_t disk_free = 0;  // of the file system, for us
   std::uint64_t disk_size = 0;
-  std::uint64_t reusable = 0;       // free pages inside the file
+  std::uint64_t reusable = 0;  // free pages inside the file
   std::uint64_t file_size = 0;
   std::uint64_t map_size = 0;
 };
@@ -84,7 +84,8 @@ public:
   };
 
   // All of it in one transaction.
-  result<void> commit(std::span<const mailbox_write> mailboxes, std::span<const topology_write> topologies = {});
+  result<void> commit(std::span<const mailbox_write> mailboxes,
+                      std::span<const topology_write> topologies = {});
   // Only the erasures of the batches: what still fits on a full disk.
   result<void> commit_erasures(std::span<const mailbox_write> mailboxes);
 
@@ -94,7 +95,8 @@ public:
 
   // Reads messages of one mailbox, in order, within the request's limits but at least one. An empty answer means that
   // the store lost them: `corrupted`.
-  [[nodiscard]] result<std::vector<loaded_message>> load(mailbox_id mailbox, const load_request& request) const;
+  [[nodiscard]] result<std::vector<loaded_message>> load(mailbox_id mailbox,
+                                                         const load_request& request) const;
 
   // Counting the reusable pages reads the list of free pages; the rest costs next to nothing.
   [[nodiscard]] store_space space(bool with_reusable) const;
@@ -104,7 +106,8 @@ private:
     table_id meta = 0, exchanges = 0, queues = 0, bindings = 0, messages = 0, graves = 0;
   };
 
-  store(directory_lock lock, std::filesystem::path directory) : lock_{std::move(lock)}, directory_{std::move(directory)} {}
+  store(directory_lock lock, std::filesystem::path directory)
+      : lock_{std::move(lock)}, directory_{std::move(directory)} {}
 
   static result<void> make_new(const store_settings& settings);
   result<void> open_tables();

@@ -55,7 +55,8 @@ result<read_transaction> read_transaction::begin(MDB_env* environment) {
 
 result<write_transaction> write_transaction::begin(MDB_env* environment) {
   MDB_txn* txn = nullptr;
-  if (auto r = check_lmdb(mdb_txn_begin(environment, nullptr, 0, &txn), "beginning to write"); !r) return r.error();
+  if (auto r = check_lmdb(mdb_txn_begin(environment, nullptr, 0, &txn), "beginning to write"); !r)
+    return r.error();
   return write_transaction{txn};
 }
 
@@ -95,7 +96,8 @@ result<std::optional<cursor::item>> cursor::move(std::span<const std::byte> key,
 result<std::span<std::byte>> cursor::reserve(std::span<const std::byte> key, std::size_t size) {
   auto k = as_val(key);
   MDB_val v{size, nullptr};
-  if (auto r = check_lmdb(mdb_cursor_put(cursor_, &k, &v, MDB_RESERVE), "writing a record"); !r) return r.error();
+  if (auto r = check_lmdb(mdb_cursor_put(cursor_, &k, &v, MDB_RESERVE), "writing a record"); !r)
+    return r.error();
   return std::span<std::byte>{static_cast<std::byte*>(v.mv_data), v.mv_size};
 }
 

@@ -7,6 +7,7 @@
 #include "persist/record.hpp"
 #include "persist/store.hpp"
 #include "persist/transaction.hpp"
+#include "persist/trial_read.hpp"
 
 #include <cstring>
 #include <map>
@@ -77,8 +78,10 @@ private:
 
   void read_graves() {
     each("graves", [&](const cursor::item& item) {
-      if (item.key.size() != message_key::size || item.value.size() != 8) return problem("a grave has an odd size");
-      graves_[{message_key::mailbox_of(item.key), message_key::sequence_of(item.key)}] = {id_key::read(item.value)};
+      if (item.key.size() != message_key::size || item.value.size() != 8)
+        return problem("a grave has an odd size");
+      graves_[{message_key::mailbox_of(item.key), message_key::sequence_of(item.key)}] = {
+          id_key::read(item.value)};
     });
   }
 
@@ -151,6 +154,11 @@ result<verify_report> verify(const std::filesystem::path& directory) {
     return damaged;
   }
   if (auto r = check_lmdb(opened, "opening " + (directory / "data.mdb").string()); !r) return r.error();
+  if (!readable_to_its_end(made, directory)) {
+    damaged.problem_count = 1;
+    damaged.problems.emplace_back("data.mdb is shorter than its content");
+    return damaged;
+  }
   auto txn = read_transaction::begin(made);
   if (!txn) return txn.error();
   auto report = verifier{txn->handle()}.run();

@@ -23,7 +23,7 @@ namespace posthorn::amqp091 {
 // A consumer, or all that a channel fetched from one queue with basic.get.
 struct channel_holder {
   consumer_id id{};
-  std::string tag;      // of a consumer; empty for a fetcher
+  std::string tag;  // of a consumer; empty for a fetcher
   queue_ptr queue;
   bool no_ack = false;
   bool consuming = false;
@@ -63,9 +63,9 @@ struct channel {
 
   std::uint16_t prefetch = 0;
   delivery_ledger delivered;
-  std::vector<channel_holder> holders;  // the index is what the ledger knows
+  std::vector<channel_holder> holders;                       // the index is what the ledger knows
   std::unordered_map<std::string, std::uint32_t> consumers;  // tag -> holder
-  std::string last_queue;  // declared; what an empty name means: [8]
+  std::string last_queue;                                    // declared; what an empty name means: [8]
 
   // A free holder, and its index.
   std::uint32_t add_holder() {

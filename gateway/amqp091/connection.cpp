@@ -34,9 +34,9 @@ struct one_of {
 };
 
 // Asked of the vhost, in order: these may follow each other without waiting for answers.
-using vhost_methods = one_of<method::exchange_declare, method::exchange_delete, method::exchange_bind,
-                             method::exchange_unbind, method::queue_declare, method::queue_bind,
-                             method::queue_unbind>;
+using vhost_methods =
+    one_of<method::exchange_declare, method::exchange_delete, method::exchange_bind, method::exchange_unbind,
+           method::queue_declare, method::queue_bind, method::queue_unbind>;
 
 }  // namespace
 
@@ -54,10 +54,12 @@ bool connection::on_frame(const frame& f) {
     }
     return false;
   }
-  if (f.type == frame_type::method) [[likely]] return on_method(f.channel, f.payload);
+  if (f.type == frame_type::method) [[likely]]
+    return on_method(f.channel, f.payload);
   if (f.type == frame_type::heartbeat) {
     if (f.channel == 0) return true;
-    return refuse_connection(reply_code::unexpected_frame, "heartbeat on channel " + std::to_string(f.channel));
+    return refuse_connection(reply_code::unexpected_frame,
+                             "heartbeat on channel " + std::to_string(f.channel));
   }
   if (phase_ != phase::running) {
     return refuse_connection(reply_code::unexpected_frame, "a content frame before the connection is open");
@@ -75,10 +77,11 @@ bool connection::on_method(std::uint16_t number, bytes payload) {
     if (c != nullptr && !c->closing) {
       if (c->content.expected != part::none) [[unlikely]] {
         const bool header = c->content.expected == part::header;
-        return refuse_connection(reply_code::unexpected_frame,
-                                 header ? "expected content header for class 60, got non content header frame instead"
-                                        : "expected content body, got non content body frame instead",
-                                 method_id_of(payload));
+        return refuse_connection(
+            reply_code::unexpected_frame,
+            header ? "expected content header for class 60, got non content header frame instead"
+                   : "expected content body, got non content body frame instead",
+            method_id_of(payload));
       }
       // The message's way, without a variant.
       if (method::basic_publish publish; decode_publish(payload, publish)) return on_publish(*c, publish);
@@ -118,7 +121,8 @@ bool connection::must_wait(std::uint16_t, const any_method& m) const {
         }
       },
       m);
-  return !to_vhost || !std::all_of(requests_.begin(), requests_.end(), [](const request& r) { return r.topology; });
+  return !to_vhost ||
+         !std::all_of(requests_.begin(), requests_.end(), [](const request& r) { return r.topology; });
 }
 
 // --- channel 0 ----------------------------------------------------------------------------------------------------
@@ -158,7 +162,8 @@ bool connection::on_connection_method(const any_method& m) {
                              method_id_of(m));
   }
   return refuse_connection(reply_code::command_invalid,
-                           "unimplemented method " + std::string{method_name(m)} + " on channel 0", method_id_of(m));
+                           "unimplemented method " + std::string{method_name(m)} + " on channel 0",
+                           method_id_of(m));
 }
 
 void connection::on(const method::connection_start_ok& m) {
@@ -208,7 +213,8 @@ void connection::log_in(std::string_view mechanism, std::string_view response) {
                       id_of<method::connection_start_ok>);
     return;
   }
-  const auto verdict = understood ? server_.node.authenticate(user, password, from_loopback_) : broker::login::refused;
+  const auto verdict =
+      understood ? server_.node.authenticate(user, password, from_loopback_) : broker::login::refused;
   if (verdict == broker::login::accepted) {
     user_ = user;
     phase_ = phase::tune;
@@ -325,7 +331,8 @@ bool connection::on_channel_method(std::uint16_t number, const any_method& m) {
     if (channel_max_ != 0 && (number > channel_max_ || channels_.size() >= channel_max_)) {
       return refuse_connection(reply_code::not_allowed,
                                "number of channels opened (" + std::to_string(channels_.size()) +
-                                   ") has reached the negotiated channel_max (" + std::to_string(channel_max_) + ")",
+                                   ") has reached the negotiated channel_max (" +
+                                   std::to_string(channel_max_) + ")",
                                method_id_of(m));
     }
     on_channel_open(number);
@@ -352,12 +359,14 @@ bool connection::on_channel_method(std::uint16_t number, const any_method& m) {
                              std::is_same_v<method_type, method::channel_flow_ok>) {
           return true;  // [40]
         } else if constexpr (method_type::class_id == 90) {
-          return refuse_connection(reply_code::not_implemented,
-                                   "transactions (" + std::string{method_type::name} + ") are not supported yet",
-                                   id_of<method_type>);
+          return refuse_connection(
+              reply_code::not_implemented,
+              "transactions (" + std::string{method_type::name} + ") are not supported yet",
+              id_of<method_type>);
         } else {
           return refuse_connection(reply_code::command_invalid,
-                                   "unimplemented method " + std::string{method_type::name}, id_of<method_type>);
+                                   "unimplemented method " + std::string{method_type::name},
+                                   id_of<method_type>);
         }
       },
       m);
@@ -410,11 +419,13 @@ bool connection::refuse(const channel& c, method_id about, const refusal& why) {
 }
 
 // True: the connection goes on.
-bool connection::refuse_channel(std::uint16_t number, reply_code code, std::string_view why, method_id about) {
+bool connection::refuse_channel(std::uint16_t number, reply_code code, std::string_view why,
+                                method_id about) {
   auto* c = find_channel(number);
   if (c == nullptr || c->closing) return true;
   log(node_context::severity::info, "connection " + peer_ + ", channel " + std::to_string(number) +
-                                        " closed: " + std::string{reply_name(code)} + " - " + std::string{why});
+                                        " closed: " + std::string{reply_name(code)} + " - " +
+                                        std::string{why});
   release(*c);
   c->closing = true;
   c->content = {};
@@ -443,7 +454,8 @@ connection::request& connection::ask(channel& c, method_id about, bool no_wait, 
   return r;
 }
 
-bool connection::ask_vhost(channel& c, method_id about, bool no_wait, decltype(topology_request::command) command) {
+bool connection::ask_vhost(channel& c, method_id about, bool no_wait,
+                           decltype(topology_request::command) command) {
   auto& r = ask(c, about, no_wait, true);
   if (const auto* declare = std::get_if<posthorn::declare_queue>(&command)) r.name = declare->name;
   caf::anon_send(vhost_->handle, topology_request{self_, r.token, std::move(command)});
@@ -466,7 +478,8 @@ void connection::on_reply(reply& message) {
 }
 
 connection::parcel& connection::parcel_for(const queue_ptr& queue) {
-  if (parcel_count_ != 0 && parcels_[parcel_count_ - 1].queue->id == queue->id) return parcels_[parcel_count_ - 1];
+  if (parcel_count_ != 0 && parcels_[parcel_count_ - 1].queue->id == queue->id)
+    return parcels_[parcel_count_ - 1];
   const auto [found, added] = parcel_index_.try_emplace(queue->id, parcel_count_);
   if (!added) return parcels_[found->second];
   if (parcel_count_ == parcels_.size()) parcels_.emplace_back();
@@ -485,7 +498,8 @@ void connection::send_parcels() {
       p.publishes.by = id_;
       caf::anon_send(queue, std::exchange(p.publishes, {}));
     }
-    if (!p.answers.answers.empty() || !p.answers.grants.empty()) caf::anon_send(queue, std::exchange(p.answers, {}));
+    if (!p.answers.answers.empty() || !p.answers.grants.empty())
+      caf::anon_send(queue, std::exchange(p.answers, {}));
     p.queue.reset();
   }
   parcel_count_ = 0;

@@ -73,8 +73,8 @@ private:
     std::uint16_t channel = 0;
     method_id about;
     bool no_wait = false;
-    bool topology = false;      // asked of the vhost
-    std::string name;           // queue or consumer tag
+    bool topology = false;  // asked of the vhost
+    std::string name;       // queue or consumer tag
     std::uint32_t holder = 0;
     std::optional<reply> answered;  // and waits for those before it
   };
@@ -214,7 +214,7 @@ private:
 
   std::deque<request> requests_;  // answered in their order
   request_token last_token_ = 0;
-  bool has_exclusive_ = false;    // some queue may have to go with this connection
+  bool has_exclusive_ = false;  // some queue may have to go with this connection
   std::vector<parcel> parcels_;
   std::size_t parcel_count_ = 0;
   std::unordered_map<mailbox_id, std::size_t> parcel_index_;

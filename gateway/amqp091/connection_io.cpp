@@ -30,9 +30,10 @@ void connection::start() {
   if (failed) return end("it was gone before it could be served");
   peer_ = remote.address().to_string() + ":" + std::to_string(remote.port());
   const auto address = remote.address();
-  from_loopback_ = address.is_loopback() ||
-                   (address.is_v6() && address.to_v6().is_v4_mapped() &&
-                    boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, address.to_v6()).is_loopback());
+  from_loopback_ =
+      address.is_loopback() ||
+      (address.is_v6() && address.to_v6().is_v4_mapped() &&
+       boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, address.to_v6()).is_loopback());
   socket_.set_option(tcp::no_delay{true}, failed);
   socket_.non_blocking(true, failed);
 
@@ -71,9 +72,13 @@ void connection::start() {
   arm_read();
 }
 
-void connection::shut_down() { caf::anon_send(self_, close_connection{"broker forced connection closure with reason 'shutdown'"}); }
+void connection::shut_down() {
+  caf::anon_send(self_, close_connection{"broker forced connection closure with reason 'shutdown'"});
+}
 
-void connection::alarm(bool blocked, const std::string& reason) { caf::anon_send(self_, alarm_changed{blocked, reason}); }
+void connection::alarm(bool blocked, const std::string& reason) {
+  caf::anon_send(self_, alarm_changed{blocked, reason});
+}
 
 // --- the actor's messages -----------------------------------------------------------------------------------------
 
@@ -105,7 +110,8 @@ void connection::drain_inbox() {
 // --- reading ------------------------------------------------------------------------------------------------------
 
 bool connection::may_read() const noexcept {
-  return phase_ != phase::gone && !stalled_ && !in_flight_full_ && !blocked_ && out_.size() - out_sent_ < output_max;
+  return phase_ != phase::gone && !stalled_ && !in_flight_full_ && !blocked_ &&
+         out_.size() - out_sent_ < output_max;
 }
 
 void connection::arm_read() {
@@ -133,7 +139,8 @@ void connection::consume_input(bytes chunk) {
   if (input_.empty()) {
     const auto used = decode(chunk);
     if (phase_ == phase::gone) return;
-    if (used < chunk.size()) input_.assign(reinterpret_cast<const char*>(chunk.data()) + used, chunk.size() - used);
+    if (used < chunk.size())
+      input_.assign(reinterpret_cast<const char*>(chunk.data()) + used, chunk.size() - used);
   } else {
     input_.append(reinterpret_cast<const char*>(chunk.data()), chunk.size());
     const auto used = decode({reinterpret_cast<const std::byte*>(input_.data()), input_.size()});
@@ -173,8 +180,8 @@ std::size_t connection::decode(bytes input) {
       }
       used += protocol_header_size;
       phase_ = phase::start;
-      send(0, method::connection_start{
-                  0, 9, std::as_bytes(std::span{server_.server_properties}), "PLAIN AMQPLAIN", "en_US"});
+      send(0, method::connection_start{0, 9, std::as_bytes(std::span{server_.server_properties}),
+                                       "PLAIN AMQPLAIN", "en_US"});
       continue;
     }
     frame f;

@@ -62,18 +62,24 @@ std::optional<queue_ptr> connection::queue_for(channel& c, std::string_view name
 
 bool connection::on(channel& c, const method::exchange_declare& m) {
   return ask_vhost(c, id_of<method::exchange_declare>, m.no_wait,
-                   declare_exchange{clean(m.exchange), std::string{m.type}, m.passive, m.durable, m.auto_delete,
-                                    m.internal, as_text(m.arguments)});
+                   declare_exchange{clean(m.exchange), std::string{m.type}, m.passive, m.durable,
+                                    m.auto_delete, m.internal, as_text(m.arguments)});
 }
 
 bool connection::on(channel& c, const method::exchange_delete& m) {
-  return ask_vhost(c, id_of<method::exchange_delete>, m.no_wait, delete_exchange{clean(m.exchange), m.if_unused});
+  return ask_vhost(c, id_of<method::exchange_delete>, m.no_wait,
+                   delete_exchange{clean(m.exchange), m.if_unused});
 }
 
 bool connection::on(channel& c, const method::exchange_bind& m) {
   return ask_vhost(c, id_of<method::exchange_bind>, m.no_wait,
-                   bind{{}, destination_kind::exchange, clean(m.source), clean(m.destination),
-                        std::string{m.routing_key}, as_text(m.arguments), id_});
+                   bind{{},
+                        destination_kind::exchange,
+                        clean(m.source),
+                        clean(m.destination),
+                        std::string{m.routing_key},
+                        as_text(m.arguments),
+                        id_});
 }
 
 bool connection::on(channel& c, const method::exchange_unbind& m) {
@@ -117,8 +123,13 @@ bool connection::on(channel& c, const method::queue_bind& m) {
   const bool by_name = m.queue.empty() && m.routing_key.empty();  // [8]
   auto key = by_name ? *queue : std::string{m.routing_key};
   return ask_vhost(c, about, m.no_wait,
-                   bind{{}, destination_kind::queue, clean(m.exchange), std::move(*queue), std::move(key),
-                        as_text(m.arguments), id_});
+                   bind{{},
+                        destination_kind::queue,
+                        clean(m.exchange),
+                        std::move(*queue),
+                        std::move(key),
+                        as_text(m.arguments),
+                        id_});
 }
 
 bool connection::on(channel& c, const method::queue_unbind& m) {
@@ -161,7 +172,8 @@ bool connection::on(channel& c, const method::queue_delete& m) {
 bool connection::on(channel& c, const method::basic_qos& m) {
   if (m.prefetch_size != 0) {  // [44]
     return refuse_connection(reply_code::not_implemented,
-                             "prefetch_size!=0 (" + std::to_string(m.prefetch_size) + ")", id_of<method::basic_qos>);
+                             "prefetch_size!=0 (" + std::to_string(m.prefetch_size) + ")",
+                             id_of<method::basic_qos>);
   }
   c.prefetch = m.prefetch_count;  // of consumers that come later, whether global or not: [44]
   send(c.number, method::basic_qos_ok{});
@@ -176,16 +188,18 @@ bool connection::on(channel& c, const method::basic_consume& m) {
   if (!arguments) return refuse_connection(reply_code::syntax_error, arguments.error().text, about);
   for (const auto* promise : {"x-priority", "x-stream-offset", "x-cancel-on-ha-failover"}) {
     if (arguments->contains(promise) && std::string_view{promise} != "x-cancel-on-ha-failover") {
-      return refuse_channel(c.number, reply_code::precondition_failed,
-                            std::string{"invalid arg '"} + promise +
-                                "' for basic.consume: this version of Posthorn does not support it yet; consume "
-                                "without it",
-                            about);
+      return refuse_channel(
+          c.number, reply_code::precondition_failed,
+          std::string{"invalid arg '"} + promise +
+              "' for basic.consume: this version of Posthorn does not support it yet; consume "
+              "without it",
+          about);
     }
   }
   auto tag = m.consumer_tag.empty() ? generated("amq.ctag-") : std::string{m.consumer_tag};
   if (c.consumers.contains(tag)) {
-    return refuse_connection(reply_code::not_allowed, "attempt to reuse consumer tag '" + tag + "'", about);  // [37]
+    return refuse_connection(reply_code::not_allowed, "attempt to reuse consumer tag '" + tag + "'",
+                             about);  // [37]
   }
   const auto index = c.add_holder();
   auto& holder = c.holders[index];
@@ -194,7 +208,8 @@ bool connection::on(channel& c, const method::basic_consume& m) {
   holder.queue = *queue;
   holder.no_ack = m.no_ack;
   holder.consuming = true;
-  holder.window = std::clamp(window_all / static_cast<std::int64_t>(consumers_.size() + 1), window_min, window_max);
+  holder.window =
+      std::clamp(window_all / static_cast<std::int64_t>(consumers_.size() + 1), window_min, window_max);
   c.consumers.emplace(tag, index);
   consumers_.emplace(holder.id, consumer_place{&c, index});
   auto& r = ask(c, about, m.no_wait, false);
@@ -256,7 +271,8 @@ void connection::drop_holder_if_idle(channel& c, std::uint32_t index) {
 
 // --- answers of the client ----------------------------------------------------------------------------------------
 
-bool connection::answer_deliveries(channel& c, std::uint64_t tag, bool multiple, outcome how, method_id about) {
+bool connection::answer_deliveries(channel& c, std::uint64_t tag, bool multiple, outcome how,
+                                   method_id about) {
   std::int64_t count = 0;
   const bool known = c.delivered.answer(tag, multiple, [&](const delivery_ledger::entry& e) {
     auto& holder = c.holders[e.holder];
@@ -275,7 +291,8 @@ bool connection::answer_deliveries(channel& c, std::uint64_t tag, bool multiple,
     drop_holder_if_idle(c, e.holder);
   });
   if (!known) {
-    return refuse_channel(c.number, reply_code::precondition_failed, "unknown delivery tag " + std::to_string(tag),
+    return refuse_channel(c.number, reply_code::precondition_failed,
+                          "unknown delivery tag " + std::to_string(tag),
                           about);  // [41]
   }
   if (how != outcome::returned) server_.node.context().counters.acknowledged->inc(count);
@@ -324,7 +341,8 @@ bool connection::on(channel& c, const method::confirm_select& m) {
 }
 
 bool connection::on(channel& c, const method::channel_flow& m) {
-  if (!m.active) return refuse_connection(reply_code::not_implemented, "active=false", id_of<method::channel_flow>);
+  if (!m.active)
+    return refuse_connection(reply_code::not_implemented, "active=false", id_of<method::channel_flow>);
   send(c.number, method::channel_flow_ok{true});
   return true;
 }
@@ -378,7 +396,8 @@ bool connection::answer(request& r, reply& message) {
         return false;
       }
       const auto& counts = std::get<queue_counts>(message.what);
-      return answer_with(method::queue_declare_ok{r.name, as_count(counts.ready), as_count(counts.consumers)});
+      return answer_with(
+          method::queue_declare_ok{r.name, as_count(counts.ready), as_count(counts.consumers)});
     }
     case packed(id_of<method::queue_purge>):
       return answer_with(method::queue_purge_ok{as_count(std::get<messages_removed>(message.what).count)});
@@ -402,8 +421,8 @@ bool connection::answer(request& r, reply& message) {
       c->holders[r.holder].no_ack = r.no_wait;
       const auto tag = enter_delivery(*c, r.holder, *answer.message);
       encode_with_content(r.channel,
-                          method::basic_get_ok{tag, answer.message->redelivered, m.exchange(), m.routing_key(),
-                                               as_count(answer.remaining)},
+                          method::basic_get_ok{tag, answer.message->redelivered, m.exchange(),
+                                               m.routing_key(), as_count(answer.remaining)},
                           m.properties(), m.body(), frame_max_, out_);
       drop_holder_if_idle(*c, r.holder);
       return true;
@@ -435,8 +454,8 @@ void connection::on_deliver(deliver& message) {
     auto& holder = c.holders[place.holder];
     const auto tag = enter_delivery(c, place.holder, d);
     const auto& m = *d.message;
-    encode_deliver(c.number, {holder.tag, tag, d.redelivered, m.exchange(), m.routing_key()}, m.properties(), m.body(),
-                   frame_max_, out_);
+    encode_deliver(c.number, {holder.tag, tag, d.redelivered, m.exchange(), m.routing_key()}, m.properties(),
+                   m.body(), frame_max_, out_);
     if (holder.credit_owed == 0) owed_.push_back(holder.id);
     holder.credit_owed += static_cast<std::int64_t>(m.footprint());
   }

@@ -30,7 +30,8 @@ bool connection::on_publish(channel& c, const method::basic_publish& m) {
     return false;
   }
   if (m.immediate) {
-    return refuse_connection(reply_code::not_implemented, "immediate=true", id_of<method::basic_publish>);  // [23]
+    return refuse_connection(reply_code::not_implemented, "immediate=true",
+                             id_of<method::basic_publish>);  // [23]
   }
   auto& content = c.content;
   content.exchange = m.exchange;
@@ -72,17 +73,20 @@ bool connection::on_content_header(channel& c, bytes payload) {
                           about);
   }
   if (const auto user = user_id_of(header.properties); user && !user->empty() && *user != user_) {  // [28]
-    return refuse_channel(c.number, reply_code::precondition_failed,
-                          "user_id property set to '" + std::string{*user} + "' but authenticated user was '" +
-                              user_ + "'",
-                          about);
+    return refuse_channel(
+        c.number, reply_code::precondition_failed,
+        "user_id property set to '" + std::string{*user} + "' but authenticated user was '" + user_ + "'",
+        about);
   }
-  if (const auto expiration = expiration_of(header.properties); expiration && !is_milliseconds(*expiration)) {  // [29]
-    return refuse_channel(c.number, reply_code::precondition_failed,
-                          "invalid expiration '" + std::string{*expiration} + "': not a number of milliseconds", about);
+  if (const auto expiration = expiration_of(header.properties);
+      expiration && !is_milliseconds(*expiration)) {  // [29]
+    return refuse_channel(
+        c.number, reply_code::precondition_failed,
+        "invalid expiration '" + std::string{*expiration} + "': not a number of milliseconds", about);
   }
-  content.builder = envelope_builder{content.exchange, content.routing_key, header.properties,
-                                     delivery_mode_of(header.properties) == persistent_mode, header.body_size};
+  content.builder =
+      envelope_builder{content.exchange, content.routing_key, header.properties,
+                       delivery_mode_of(header.properties) == persistent_mode, header.body_size};
   content.expected = part::body;
   if (header.body_size == 0) on_message(c);  // [33]
   return phase_ == phase::running;
@@ -92,11 +96,12 @@ bool connection::on_body(channel& c, bytes payload) {
   constexpr auto about = id_of<method::basic_publish>;
   auto& content = c.content;
   if (content.expected != content_in_progress::part::body) {
-    return refuse_connection(reply_code::unexpected_frame,
-                             content.expected == content_in_progress::part::none
-                                 ? "expected method frame, got non method frame instead"
-                                 : "expected content header for class 60, got non content header frame instead",
-                             about);
+    return refuse_connection(
+        reply_code::unexpected_frame,
+        content.expected == content_in_progress::part::none
+            ? "expected method frame, got non method frame instead"
+            : "expected content header for class 60, got non content header frame instead",
+        about);
   }
   if (payload.size() > content.builder.body_missing()) {
     return refuse_connection(reply_code::frame_error, "a body that is larger than its header said", about);
@@ -120,9 +125,10 @@ void connection::on_message(channel& c) {
       return;
     }
     if (exchange->definition.internal) {  // [22]
-      refuse_channel(c.number, reply_code::access_refused,
-                     "cannot publish to internal exchange '" + content.exchange + "' in vhost '" + vhost_->name() + "'",
-                     about);
+      refuse_channel(
+          c.number, reply_code::access_refused,
+          "cannot publish to internal exchange '" + content.exchange + "' in vhost '" + vhost_->name() + "'",
+          about);
       return;
     }
   } else {
@@ -130,7 +136,8 @@ void connection::on_message(channel& c) {
   }
   if (!std::exchange(has_published_, true) && !blocked_reason_.empty()) {
     // The first publish of this connection, and no room for it: [75].
-    if (wants_blocked_ && !std::exchange(blocked_told_, true)) send(0, method::connection_blocked{blocked_reason_});
+    if (wants_blocked_ && !std::exchange(blocked_told_, true))
+      send(0, method::connection_blocked{blocked_reason_});
     blocked_ = true;
   }
   const auto& queues = route(c, *exchange, *message);
@@ -147,7 +154,8 @@ void connection::on_message(channel& c) {
   for (const auto& queue : queues) parcel_for(queue).publishes.messages.push_back({message, from, number});
 }
 
-const std::vector<queue_ptr>& connection::route(channel& c, const exchange_state& exchange, const envelope& message) {
+const std::vector<queue_ptr>& connection::route(channel& c, const exchange_state& exchange,
+                                                const envelope& message) {
   auto& cache = c.route;
   // A headers exchange looks at more than the names.
   const bool same = cache.snapshot == snapshot_.get() && cache.routing_key == message.routing_key() &&
@@ -167,9 +175,10 @@ const std::vector<queue_ptr>& connection::route(channel& c, const exchange_state
 }
 
 void connection::return_message(channel& c, const envelope& message) {
-  encode_with_content(c.number,
-                      method::basic_return{reply_code::no_route, "NO_ROUTE", message.exchange(), message.routing_key()},
-                      message.properties(), message.body(), frame_max_, out_);
+  encode_with_content(
+      c.number,
+      method::basic_return{reply_code::no_route, "NO_ROUTE", message.exchange(), message.routing_key()},
+      message.properties(), message.body(), frame_max_, out_);
 }
 
 void connection::on_settled(const settled& message) {

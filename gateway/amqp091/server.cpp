@@ -14,8 +14,9 @@ using boost::asio::ip::tcp;
 
 std::string make_server_properties(const std::string& node_name, const std::string& version) {
   field_table capabilities;
-  for (const auto* name : {"publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify",
-                           "connection.blocked", "authentication_failure_close", "per_consumer_qos"}) {
+  for (const auto* name :
+       {"publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify",
+        "connection.blocked", "authentication_failure_close", "per_consumer_qos"}) {
     capabilities.add(name, field_value::of_bool(true));
   }
   field_table properties;
@@ -38,7 +39,8 @@ constexpr auto accept_retry_delay = std::chrono::milliseconds{100};
 
 struct server::impl {
   impl(broker& node, const server_settings& settings)
-      : context{node, settings, make_server_properties(node.node_name(), settings.version)}, retry{acceptor_io} {}
+      : context{node, settings, make_server_properties(node.node_name(), settings.version)},
+        retry{acceptor_io} {}
 
   server_context context;
 
@@ -82,35 +84,35 @@ struct server::impl {
 
   void accept(tcp::acceptor& acceptor) {
     auto& w = *workers[next_worker++ % workers.size()];
-    acceptor.async_accept(w.shared.io, [this, &acceptor, &w](const boost::system::error_code& failed,
-                                                             tcp::socket socket) {
-      if (failed == boost::asio::error::operation_aborted) return;
-      if (failed) {
-        context.node.context().log(node_context::severity::warning,
-                                   "cannot accept a connection: " + failed.message());
-        retry.expires_after(accept_retry_delay);
-        retry.async_wait([this, &acceptor](const auto& cancelled) {
-          if (!cancelled) accept(acceptor);
+    acceptor.async_accept(
+        w.shared.io, [this, &acceptor, &w](const boost::system::error_code& failed, tcp::socket socket) {
+          if (failed == boost::asio::error::operation_aborted) return;
+          if (failed) {
+            context.node.context().log(node_context::severity::warning,
+                                       "cannot accept a connection: " + failed.message());
+            retry.expires_after(accept_retry_delay);
+            retry.async_wait([this, &acceptor](const auto& cancelled) {
+              if (!cancelled) accept(acceptor);
+            });
+            return;
+          }
+          const auto limit = context.settings.connection_max;
+          if (limit != 0 && context.connections.load(std::memory_order_relaxed) >= limit) {
+            context.node.context().log(
+                node_context::severity::warning,
+                "a connection was refused: amqp.connection_max (" + std::to_string(limit) + ") is reached");
+            boost::system::error_code ignored;
+            socket.close(ignored);
+          } else {
+            boost::asio::post(w.shared.io, [this, &w, s = std::move(socket)]() mutable {
+              auto made = std::make_shared<connection>(context, w.shared, std::move(s),
+                                                       [this, &w](connection& c) { on_gone(w, c); });
+              w.connections.emplace(made.get(), made);
+              made->start();
+            });
+          }
+          accept(acceptor);
         });
-        return;
-      }
-      const auto limit = context.settings.connection_max;
-      if (limit != 0 && context.connections.load(std::memory_order_relaxed) >= limit) {
-        context.node.context().log(node_context::severity::warning,
-                                   "a connection was refused: amqp.connection_max (" + std::to_string(limit) +
-                                       ") is reached");
-        boost::system::error_code ignored;
-        socket.close(ignored);
-      } else {
-        boost::asio::post(w.shared.io, [this, &w, s = std::move(socket)]() mutable {
-          auto made = std::make_shared<connection>(context, w.shared, std::move(s),
-                                                   [this, &w](connection& c) { on_gone(w, c); });
-          w.connections.emplace(made.get(), made);
-          made->start();
-        });
-      }
-      accept(acceptor);
-    });
   }
 
   void on_gone(worker& w, connection& c) {
@@ -139,10 +141,12 @@ result<std::unique_ptr<server>> server::listen(broker& node, const server_settin
   if (settings.host == "*") {
     failed = made->open({tcp::v6(), settings.port}, true);
     // A machine without IPv6.
-    if (failed == boost::asio::error::address_family_not_supported) failed = made->open({tcp::v4(), settings.port}, false);
+    if (failed == boost::asio::error::address_family_not_supported)
+      failed = made->open({tcp::v4(), settings.port}, false);
   } else {
     tcp::resolver resolver{made->acceptor_io};
-    const auto found = resolver.resolve(settings.host, std::to_string(settings.port), tcp::resolver::passive, failed);
+    const auto found =
+        resolver.resolve(settings.host, std::to_string(settings.port), tcp::resolver::passive, failed);
     if (!failed) {
       for (const auto& entry : found) {
         failed = made->open(entry.endpoint(), false);

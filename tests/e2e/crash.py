@@ -14,24 +14,27 @@ def one_round(t, node, book, number, consume=True, empty=None, at_confirm=None, 
     """Load, kill, restart, check. Returns the seconds that the restart took."""
     chance = random.Random(t.random.random())
     due = threading.Event()
-    confirms = 0
+    confirms, killed_at = 0, None
     at_confirm = chance.random() < 0.5 if at_confirm is None else at_confirm
     after = chance.randint(1, 60)
 
     def on_confirm():
         # The sharpest moment: a confirm has just been read.
-        nonlocal confirms
+        nonlocal confirms, killed_at
         confirms += 1
         if at_confirm and confirms == after:
-            due.set()
+            # The time of the kill itself: the main thread may wake much later, and acknowledgements would look older.
+            killed_at = time.monotonic()
             os.kill(node.process.pid, signal.SIGKILL)
+            due.set()
 
     running = load.run_of_load(book, node, chance, number, consume=consume, on_confirm=on_confirm, **options)
     if at_confirm:
         due.wait(10)
     else:
         due.wait(chance.uniform(0.1, 1.2))
-    killed_at = time.monotonic()
+    if killed_at is None:
+        killed_at = time.monotonic()
     node.kill()
     running.finish()
     took = node.start()

@@ -465,8 +465,7 @@ private:
     check();
     for (const auto& [at, m] : messages_) {
       must(m.settled, "I2: every publish is settled in the end");
-      must(!m.persistent || m.where == place::gone || present(at),
-           "what has to survive is in the store");
+      must(!m.persistent || m.where == place::gone || present(at), "what has to survive is in the store");
     }
     for (const auto& [at, s] : store_) {
       if (buried(at)) continue;

@@ -383,8 +383,7 @@ TEST_CASE("a binding is told apart by its ends, its key and its arguments [15]",
   CHECK(h.route("amq.direct", "k") == strings{"qk"});
 }
 
-TEST_CASE("the order in which a binding's arguments are sent does not matter [15]",
-          "[topology]") {
+TEST_CASE("the order in which a binding's arguments are sent does not matter [15]", "[topology]") {
   host h;
   h.queue("q");
   const auto one = field_value::of_int(1), two = field_value::of_int(2);

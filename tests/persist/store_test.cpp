@@ -383,9 +383,19 @@ TEST_CASE("a file that is not a store, or only its beginning, is damaged and lef
 
 TEST_CASE("a store whose making was interrupted is made again", "[persist]") {
   scratch_directory directory;
-  directory.set_content("");
+  std::filesystem::create_directory(directory.path() / "new");
+  std::ofstream{directory.path() / "new" / "data.mdb"} << "the begin of a first page";
   auto s = open_store(directory);
   CHECK(recover(*s).message_count == 0);
+  CHECK_FALSE(std::filesystem::exists(directory.path() / "new"));
+}
+
+TEST_CASE("an empty file where a store should be is damaged: it may have held messages", "[persist]") {
+  scratch_directory directory;
+  directory.set_content("");
+  const auto opened = store::open({directory.path(), 0, true});
+  REQUIRE_FALSE(opened.has_value());
+  CHECK(opened.error().code == errc::corrupted);
 }
 
 TEST_CASE("a flipped bit in a message is found at the start and by verify", "[persist]") {
