@@ -175,6 +175,7 @@ private:
         if (queue != nullptr && (*queue)->owner == owner) owned_[owner].push_back(std::move(owned_name));
       }
     }
+    s.next.count_version();
     const auto published = std::make_shared<const topology>(std::move(s.next));
     port_->publish(published);
     for (const auto& [queue, id] : s.removed) {
@@ -254,6 +255,7 @@ std::shared_ptr<vhost_port> spawn_vhost(node_context& node, const std::string& n
                  spawn_queue(node, port->handle, q, name,
                              found == mailboxes.end() ? recovered_mailbox{} : found->second));
   }
+  first.count_version();
   port->publish(std::make_shared<const topology>(std::move(first)));
   return port;
 }

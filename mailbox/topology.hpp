@@ -193,6 +193,10 @@ public:
   // Ties a queue to what stands behind it.
   void attach(mailbox_id id, std::string_view name, std::shared_ptr<mailbox_port> port);
 
+  // Tells published snapshots apart; never 0. Its owner counts it up before it publishes.
+  [[nodiscard]] std::uint64_t version() const noexcept { return version_; }
+  void count_version() noexcept { ++version_; }
+
   [[nodiscard]] const std::string& vhost() const noexcept { return vhost_; }
   // Null when there is none. Valid as long as this value, or a copy that was not changed since, lives.
   [[nodiscard]] const queue_ptr* find_queue(std::string_view name) const noexcept {
@@ -243,6 +247,7 @@ private:
   persistent_map<queue_ptr> queues_;
   persistent_map<binding_set> by_destination_;  // binding sets by kind and name of what they lead to
   std::size_t binding_count_ = 0;
+  std::uint64_t version_ = 1;
 };
 
 }  // namespace posthorn

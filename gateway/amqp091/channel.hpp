@@ -42,9 +42,9 @@ struct content_in_progress {
   envelope_builder builder;
 };
 
-// Where the last message went, for the next one that goes there too. Valid for one snapshot.
+// Where the last message went, for the next one that goes there too.
 struct route_cache {
-  const topology* snapshot = nullptr;
+  std::uint64_t version = 0;  // of the snapshot that it is true for; 0: of none
   std::string exchange, routing_key;
   std::vector<queue_ptr> queues;
 };

@@ -408,6 +408,7 @@ void connection::release(channel& c) {
   c.consumers.clear();
   publishers_.erase(c.incarnation);
   in_flight_ -= std::min(in_flight_, c.published.size());
+  c.published = {};
 }
 
 // --- refusing -----------------------------------------------------------------------------------------------------

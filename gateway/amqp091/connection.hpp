@@ -144,7 +144,10 @@ private:
   void on_message(channel& c);
   void return_message(channel& c, const envelope& message);
   void confirm(channel& c);
-  const std::vector<queue_ptr>& route(channel& c, const exchange_state& exchange, const envelope& message);
+  // Null unless the last message went the same way.
+  [[nodiscard]] const std::vector<queue_ptr>* known_route(const channel& c, const envelope& message) const;
+  const std::vector<queue_ptr>& find_route(channel& c, const exchange_state& exchange,
+                                           const envelope& message);
 
   // --- asking and being answered ---
   parcel& parcel_for(const queue_ptr& queue);

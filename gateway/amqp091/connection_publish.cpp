@@ -116,9 +116,9 @@ void connection::on_message(channel& c) {
   content.expected = content_in_progress::part::none;
   const auto message = content.builder.finish();
   constexpr auto about = id_of<method::basic_publish>;
-  const exchange_state* exchange = nullptr;
-  if (!content.exchange.empty() || c.route.snapshot != snapshot_.get()) {
-    exchange = snapshot_->find_exchange(content.exchange);
+  const auto* queues = known_route(c, *message);
+  if (queues == nullptr) {
+    const auto* exchange = snapshot_->find_exchange(content.exchange);
     if (exchange == nullptr) {  // [21]
       refuse_channel(c.number, reply_code::not_found,
                      "no exchange '" + content.exchange + "' in vhost '" + vhost_->name() + "'", about);
@@ -131,8 +131,7 @@ void connection::on_message(channel& c) {
           about);
       return;
     }
-  } else {
-    exchange = snapshot_->find_exchange("");
+    queues = &find_route(c, *exchange, *message);
   }
   if (!std::exchange(has_published_, true) && !blocked_reason_.empty()) {
     // The first publish of this connection, and no room for it: [75].
@@ -140,9 +139,8 @@ void connection::on_message(channel& c) {
       send(0, method::connection_blocked{blocked_reason_});
     blocked_ = true;
   }
-  const auto& queues = route(c, *exchange, *message);
-  const auto number = c.published.enter(static_cast<std::uint32_t>(queues.size()), message->footprint());
-  if (queues.empty()) {
+  const auto number = c.published.enter(static_cast<std::uint32_t>(queues->size()), message->footprint());
+  if (queues->empty()) {
     server_.node.context().counters.unroutable->inc();
     if (content.mandatory) return_message(c, *message);  // before the confirm: [24]
     confirm(c);
@@ -151,27 +149,29 @@ void connection::on_message(channel& c) {
   in_flight_ += message->footprint();
   if (in_flight_ > in_flight_max) in_flight_full_ = true;
   const publisher_id from{(id_.value << 16) | c.incarnation};
-  for (const auto& queue : queues) parcel_for(queue).publishes.messages.push_back({message, from, number});
+  for (const auto& queue : *queues) parcel_for(queue).publishes.messages.push_back({message, from, number});
 }
 
-const std::vector<queue_ptr>& connection::route(channel& c, const exchange_state& exchange,
-                                                const envelope& message) {
-  auto& cache = c.route;
-  // A headers exchange looks at more than the names.
-  const bool same = cache.snapshot == snapshot_.get() && cache.routing_key == message.routing_key() &&
-                    cache.exchange == message.exchange();
-  if (same) return cache.queues;
-  cache.queues.clear();
-  snapshot_->route(exchange, message.routing_key(), message.properties(), cache.queues);
-  std::erase_if(cache.queues, [](const queue_ptr& queue) { return queue->port == nullptr; });
-  const bool names_decide = exchange.definition.type == exchange_type::direct ||
-                            exchange.definition.type == exchange_type::topic ||
-                            (exchange.definition.type == exchange_type::fanout && exchange.alternate.empty());
-  const bool leads_on = !names_decide || exchange.leads_to_exchanges || !exchange.alternate.empty();
-  cache.snapshot = leads_on ? nullptr : snapshot_.get();
-  cache.exchange = message.exchange();
-  cache.routing_key = message.routing_key();
-  return cache.queues;
+const std::vector<queue_ptr>* connection::known_route(const channel& c, const envelope& message) const {
+  const auto& known = c.route;
+  const bool same = known.version == snapshot_->version() && known.routing_key == message.routing_key() &&
+                    known.exchange == message.exchange();
+  return same ? &known.queues : nullptr;
+}
+
+const std::vector<queue_ptr>& connection::find_route(channel& c, const exchange_state& exchange,
+                                                     const envelope& message) {
+  auto& found = c.route;
+  found.queues.clear();
+  snapshot_->route(exchange, message.routing_key(), message.properties(), found.queues);
+  std::erase_if(found.queues, [](const queue_ptr& queue) { return queue->port == nullptr; });
+  // It holds for the next message of these names, unless a headers exchange may stand on the way.
+  const bool names_decide = exchange.definition.type != exchange_type::headers &&
+                            !exchange.leads_to_exchanges && exchange.alternate.empty();
+  found.version = names_decide ? snapshot_->version() : 0;
+  found.exchange = message.exchange();
+  found.routing_key = message.routing_key();
+  return found.queues;
 }
 
 void connection::return_message(channel& c, const envelope& message) {

@@ -28,6 +28,7 @@ def one_round(t, node, book, number, consume=True, empty=None, at_confirm=None, 
             os.kill(node.process.pid, signal.SIGKILL)
             due.set()
 
+    probe = load.disk_probe(node.directory)
     running = load.run_of_load(book, node, chance, number, consume=consume, on_confirm=on_confirm, **options)
     if at_confirm:
         due.wait(10)
@@ -37,8 +38,12 @@ def one_round(t, node, book, number, consume=True, empty=None, at_confirm=None, 
         killed_at = time.monotonic()
     node.kill()
     running.finish()
+    slowest_sync, since_commit = probe.finish(), load.last_commit(book, killed_at)
     took = node.start()
     load.check_all(book, node, killed_at, running.order_seen(), chance.random() < 0.6 if empty is None else empty)
+    if book.problems:
+        book.problems.insert(0, f"(the last commit that a producer saw was {since_commit:.3f} s before the end; the disk took "
+                             f"up to {slowest_sync:.3f} s to sync 4 KiB beside the store)")
     return took
 
 

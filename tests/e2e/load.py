@@ -3,6 +3,7 @@
 The ledger stands outside of the broker. It counts a message as promised when its confirm was read, and as settled when
 its acknowledgement had been handed to the kernel. Times are of the monotonic clock.
 """
+import os
 import random
 import struct
 import threading
@@ -258,6 +259,36 @@ class consumer(threading.Thread):
         channel.send(how, delivery_tag=some[-1][0], **arguments)
         now = time.monotonic()
         self.book.settled[self.queue].update((name, now) for name in names)
+
+
+def last_commit(book, killed_at):
+    """Seconds from the last confirm that only a commit can have caused, to the kill: nobody consumes the backlog."""
+    times = [each.confirmed_at for producer in book.producers.values() for each in producer
+             if each.confirmed and each.persistent and "backlog" in each.queues and each.confirmed_at <= killed_at]
+    return killed_at - max(times) if times else float("inf")
+
+
+class disk_probe(threading.Thread):
+    """Syncs a small file of its own beside the store, over and over: what the disk itself takes. Excuses nothing."""
+
+    def __init__(self, directory):
+        super().__init__(daemon=True)
+        self.path, self.slowest, self.stopping = os.path.join(directory, "probe"), 0.0, threading.Event()
+        self.start()
+
+    def run(self):
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        while not self.stopping.wait(0.02):
+            since = time.monotonic()
+            os.pwrite(file, b"x" * 4096, 0)
+            os.fdatasync(file)
+            self.slowest = max(self.slowest, time.monotonic() - since)
+        os.close(file)
+
+    def finish(self):
+        self.stopping.set()
+        self.join(30)
+        return self.slowest
 
 
 def describe(book, queue, lost, found, killed_at):
