@@ -129,9 +129,25 @@ void broker::stop() {
   if (!runtime_) return;
   {
     caf::scoped_actor self{*runtime_->system};
-    std::size_t running = 0;
+    const auto give_up_at = std::chrono::steady_clock::now() + finish_patience;
+    // Waits for that many of the actors that `self` monitors; says how many have not ended in time.
+    const auto await_end_of = [&](std::size_t running) {
+      for (bool in_time = true; running > 0 && in_time;) {
+        const auto left = give_up_at - std::chrono::steady_clock::now();
+        if (left <= left.zero()) break;
+        self->receive([&](const caf::down_msg&) { --running; },
+                      caf::after(std::chrono::duration_cast<std::chrono::milliseconds>(left)) >>
+                          [&] { in_time = false; });
+      }
+      return running;
+    };
+    // First those who start queues; then the queues that there are.
     for (const auto& [name, vhost] : vhosts_) {
+      self->monitor(vhost->handle);
       caf::anon_send_exit(vhost->handle, caf::exit_reason::user_shutdown);
+    }
+    std::size_t running = await_end_of(vhosts_.size());
+    for (const auto& [name, vhost] : vhosts_) {
       vhost->snapshot()->for_each_queue([&](const queue_ptr& queue) {
         if (!queue->port) return;
         self->monitor(port_of(*queue).handle);
@@ -139,18 +155,10 @@ void broker::stop() {
         ++running;
       });
     }
-    const auto give_up_at = std::chrono::steady_clock::now() + finish_patience;
-    bool waiting = true;
-    while (running > 0 && waiting) {
-      const auto left = give_up_at - std::chrono::steady_clock::now();
-      if (left <= left.zero()) break;
-      self->receive([&](const caf::down_msg&) { --running; },
-                    caf::after(std::chrono::duration_cast<std::chrono::milliseconds>(left)) >>
-                        [&] { waiting = false; });
-    }
+    running = await_end_of(running);
     if (running > 0) {
       settings_.log(node_context::severity::warning,
-                    std::to_string(running) + " queues could not write all they had before the node stopped");
+                    std::to_string(running) + " actors could not end before the node stopped");
       for (const auto& [name, vhost] : vhosts_) {
         vhost->snapshot()->for_each_queue([&](const queue_ptr& queue) {
           if (queue->port) caf::anon_send_exit(port_of(*queue).handle, caf::exit_reason::kill);

@@ -209,7 +209,7 @@ void topology::add_exchange(exchange_definition definition) {
 std::optional<refusal> topology::on(const declare_exchange& c, changes& out) {
   const auto here = " in vhost " + quoted(vhost_);
   const auto* found = find_exchange(c.name);
-  if (c.name.empty() && !c.passive) return refusal{kind::access_refused, std::string{default_exchange_text}};
+  if (c.name.empty()) return refusal{kind::access_refused, std::string{default_exchange_text}};
   if (c.passive) {
     if (found != nullptr) return std::nullopt;
     return refusal{kind::not_found, "no exchange " + quoted(c.name) + here};
