@@ -832,7 +832,8 @@ TEST_CASE("many publishers and consumers at once lose nothing, double nothing an
           c.answer_for(handles[q], some);
         }
         // What was acknowledged before has to arrive before the connection goes.
-        c.answer<queue_counts>(c.ask(handles[q], inspect_queue{}));
+        const auto asked = c.ask(handles[q], inspect_queue{});
+        if (!c.wait([&] { return c.heard->replies.contains(asked); })) fail("a queue did not answer");
         c.leave(caf::exit_reason::kill);
       }
       for (const auto& [body, times] : acknowledged) {
