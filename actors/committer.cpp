@@ -1,5 +1,6 @@
 #include "actors/committer.hpp"
 
+#include <algorithm>
 #include <chrono>
 
 namespace posthorn {
@@ -128,11 +129,17 @@ private:
   void on_watch_disk() {
     self_->delayed_send(self_, disk_watch_interval, watch_disk{});
     bury_if_needed();
-    auto space = node_.journal.space(false);
-    bool low = space.disk_free < node_.disk_free_min;
+    bool low = short_of_room(node_.journal.space(false));
     // Pages that are free inside the file are room, too: the file itself never shrinks.
-    if (low) low = space.disk_free + node_.journal.space(true).reusable < node_.disk_free_min;
+    if (low) low = short_of_room(node_.journal.space(true));
     set_disk_low(low);
+  }
+
+  // Of the disk, or of the map, which may be set smaller.
+  bool short_of_room(const store_space& space) const {
+    const auto map_free = space.map_size - std::min(space.map_size, space.file_size);
+    return space.disk_free + space.reusable < node_.disk_free_min ||
+           map_free + space.reusable < std::min(node_.disk_free_min, space.map_size / 20);
   }
 
   void set_disk_low(bool low) {

@@ -30,7 +30,10 @@ void effects::clear() noexcept {
 }
 
 mailbox::mailbox(bool durable, mailbox_limits limits, const recovered_mailbox& recovered)
-    : durable_{durable}, limits_{limits}, next_{std::max(recovered.used, recovered.last).value + 1} {
+    : durable_{durable},
+      limits_{limits},
+      held_max_{limits.resident_max},
+      next_{std::max(recovered.used, recovered.last).value + 1} {
   if (recovered.count == 0) return;
   expects(durable && recovered.first <= recovered.last, "only a durable mailbox recovers messages");
   hole_ = {recovered.count, recovered.size, recovered.first, recovered.last};
@@ -97,7 +100,7 @@ void mailbox::leave_turns(holder& h) {
 
 void mailbox::dispatch(effects& out) {
   // Held bodies that the store does not have are memory that only an acknowledgement gives back.
-  while (!turns_.empty() && held_resident_ < limits_.resident_max) {
+  while (!turns_.empty() && held_resident_ < held_max_) {
     if (next_ready(out) == nullptr) return;
     holder& h = *turns_.front();
     turns_.pop_front();

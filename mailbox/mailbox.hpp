@@ -30,6 +30,7 @@
 #include "mailbox/ids.hpp"
 #include "mailbox/ring.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -163,7 +164,10 @@ public:
   void on_not_committed(journal_batch unwritten, effects& out);
 
   // How much it may keep in memory from now on; applied with the next messages that come.
-  void limit_memory(std::size_t resident_max) noexcept { limits_.resident_max = resident_max; }
+  void limit_memory(std::size_t resident_max) noexcept {
+    limits_.resident_max = resident_max;
+    held_max_ = std::max(held_max_, resident_max);
+  }
 
   // The mailbox goes: nobody waits for what becomes of its messages.
   void settle_all(effects& out);
@@ -237,6 +241,9 @@ private:
   // fixed after construction
   bool durable_;
   mailbox_limits limits_;
+  // For held bodies that only an acknowledgement frees. Never lowered, or a consumer that answers in large batches
+  // could wait for ever.
+  std::size_t held_max_;
   sequence recovered_last_{};  // all up to here come from before the restart: they may have been delivered
 
   // the ready messages, in this order
