@@ -11,4 +11,5 @@ struct Envelope {
   properties @2 :Data;  # AMQP 0-9-1 property flags and property list, byte for byte as they came
   body @3 :Data;
   persistent @4 :Bool;  # delivery-mode 2: survives a restart in a durable queue
+  deadLettered @5 :Bool;  # a queue gave it up: its x-death headers are ours, not a client's
 }

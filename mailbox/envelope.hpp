@@ -44,6 +44,8 @@ public:
   [[nodiscard]] std::span<const std::byte> properties() const noexcept { return view(properties_); }
   [[nodiscard]] std::span<const std::byte> body() const noexcept { return view(body_); }
   [[nodiscard]] bool persistent() const noexcept { return persistent_; }
+  // A queue gave it up: its x-death headers are ours, not a client's.
+  [[nodiscard]] bool dead_lettered() const noexcept { return dead_lettered_; }
 
   // The whole flat message, with its segment table.
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {words(), size_}; }
@@ -81,7 +83,7 @@ private:
   mutable std::atomic<std::uint32_t> references_{0};
   std::uint32_t size_;
   part exchange_, routing_key_, properties_, body_;
-  bool persistent_ = false;
+  bool persistent_ = false, dead_lettered_ = false;
 };
 
 // Builds one envelope whose body may come in pieces. The sizes were checked by the caller against the limits above.
@@ -89,7 +91,8 @@ class envelope_builder {
 public:
   envelope_builder() noexcept = default;
   envelope_builder(std::string_view exchange, std::string_view routing_key,
-                   std::span<const std::byte> properties, bool persistent, std::size_t body_size);
+                   std::span<const std::byte> properties, bool persistent, std::size_t body_size,
+                   bool dead_lettered = false);
 
   // The next piece of the body. More than was announced is a bug of the caller.
   void append_body(std::span<const std::byte> piece);
@@ -107,6 +110,6 @@ private:
 // The whole envelope at once, for those that have the whole body.
 [[nodiscard]] envelope_ptr make_envelope(std::string_view exchange, std::string_view routing_key,
                                          std::span<const std::byte> properties, bool persistent,
-                                         std::span<const std::byte> body);
+                                         std::span<const std::byte> body, bool dead_lettered = false);
 
 }  // namespace posthorn

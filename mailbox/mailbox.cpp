@@ -1,6 +1,10 @@
 #include "mailbox/mailbox.hpp"
 
+#include "mailbox/properties.hpp"
+
 #include <algorithm>
+#include <charconv>
+#include <limits>
 
 namespace posthorn {
 
@@ -10,33 +14,50 @@ namespace {
 constexpr std::size_t load_count_max = 1024;
 constexpr std::size_t load_size_max = std::size_t{1} << 20;
 
+// Longer than anything lives: a sum with it does not overflow.
+constexpr std::int64_t ttl_max = std::int64_t{1} << 60;
+
+// Milliseconds. Whatever is no number was let in by somebody else, and does not expire.
+std::optional<std::int64_t> ttl_of(std::string_view expiration) {
+  std::uint64_t value = 0;
+  const auto* end = expiration.data() + expiration.size();
+  const auto [rest, failed] = std::from_chars(expiration.data(), end, value);
+  if (rest != end || expiration.empty()) return std::nullopt;
+  if (failed == std::errc::result_out_of_range) return ttl_max;
+  return static_cast<std::int64_t>(std::min(value, static_cast<std::uint64_t>(ttl_max)));
+}
+
 }  // namespace
 
-void effects::settle(publisher_id by, std::uint64_t number) {
+void effects::settle(publisher_id by, std::uint64_t number, bool rejected) {
   if (!settlements.empty()) {
     auto& last = settlements.back();
-    if (last.by == by && last.last + 1 == number) {
+    if (last.by == by && last.last + 1 == number && last.rejected == rejected) {
       last.last = number;
       return;
     }
   }
-  settlements.push_back({by, number, number});
+  settlements.push_back({by, number, number, rejected});
 }
 
 void effects::clear() noexcept {
   deliveries.clear();
   settlements.clear();
+  dead_letters.clear();
   load.reset();
 }
 
-mailbox::mailbox(bool durable, mailbox_limits limits, const recovered_mailbox& recovered)
+mailbox::mailbox(bool durable, mailbox_limits limits, const recovered_mailbox& recovered, mailbox_rules rules)
     : durable_{durable},
       limits_{limits},
       held_max_{limits.resident_max},
       next_{std::max(recovered.used, recovered.last).value + 1} {
+  if (rules != mailbox_rules{})
+    book_ = std::make_unique<rule_book>(rule_book{std::move(rules), {}, {}, {}, {}});
   if (recovered.count == 0) return;
-  expects(durable && recovered.first <= recovered.last, "only a durable mailbox recovers messages");
-  hole_ = {recovered.count, recovered.size, recovered.first, recovered.last};
+  expects(recovered.first <= recovered.last, "what was recovered has a first and a last message");
+  may_expire_ = recovered.expires || (book_ && book_->rules.message_ttl);
+  hole_ = {recovered.count, recovered.size, recovered.first, recovered.last, may_expire_};
   ready_size_ = recovered.size;
   recovered_last_ = sent_last_ = recovered.last;
 }
@@ -46,23 +67,30 @@ std::uint64_t mailbox::ready_count() const noexcept {
 }
 
 bool mailbox::has_unsent() const noexcept {
-  return unsent_.size() != elided_ || !erasures_.empty() || !spills_.empty();
+  return unsent_.size() != elided_ || !erasures_.empty() || !spills_.empty() || (book_ && book_->moves);
 }
 
 // --- messages come ----------------------------------------------------------------------------------------------
 
-void mailbox::publish(std::span<arrival> messages, effects& out) {
+void mailbox::publish(std::span<arrival> messages, effects& out, std::int64_t now) {
   for (auto& m : messages) {
+    if (book_ != nullptr && refuses(m.message->body().size(), out, now)) {
+      refuse(m, out);
+      continue;
+    }
     const auto at = next_;
     ++next_.value;
     entry e;
     e.at = at;
     e.size = static_cast<std::uint32_t>(m.message->body().size());
-    e.persistent = durable_ && m.message->persistent();
+    if (durable_ && m.message->persistent()) e.where = kept::journaled;
+    e.expires_at = expiry_of(book_ ? &book_->rules : nullptr, *m.message, now);
+    if (e.expires_at != 0) [[unlikely]]
+      may_expire_ = true;
     ready_size_ += e.size;
     resident_ += m.message->footprint();
-    if (e.persistent) {
-      unsent_.push_back({at, m.message, m.from, m.number});
+    if (e.persistent()) {
+      unsent_.push_back({at, m.message, m.from, m.number, e.expires_at});
     } else {
       out.settle(m.from, m.number);
     }
@@ -72,6 +100,69 @@ void mailbox::publish(std::span<arrival> messages, effects& out) {
     } else {
       tail_.push_back(std::move(e));
     }
+  }
+  keep_within_memory();
+}
+
+// The lower of the two counts [57]. 0: never.
+std::int64_t expiry_of(const mailbox_rules* rules, const envelope& message, std::int64_t now) {
+  std::optional<std::int64_t> ttl;
+  if (const auto text = expiration_of(message.properties())) ttl = ttl_of(*text);
+  if (rules != nullptr && rules->message_ttl) {
+    const auto all = std::min(std::int64_t{rules->message_ttl->count()}, ttl_max);
+    ttl = ttl ? std::min(*ttl, all) : all;
+  }
+  return ttl ? std::max(now + *ttl, std::int64_t{1}) : 0;
+}
+
+bool mailbox::too_many(std::uint64_t count, std::uint64_t size) const noexcept {
+  const auto& rules = book_->rules;
+  return (rules.length_max && count > *rules.length_max) || (rules.size_max && size > *rules.size_max);
+}
+
+bool mailbox::has_too_many() const noexcept {
+  return book_ && book_->rules.on_overflow == mailbox_rules::overflow::drop_head &&
+         too_many(ready_count(), ready_size_);
+}
+
+bool mailbox::refuses(std::size_t size, effects& out, std::int64_t now) {
+  if (book_->rules.on_overflow == mailbox_rules::overflow::drop_head) return false;
+  if (!too_many(ready_count() + 1, ready_size_ + size)) return false;
+  // Of several messages that come at once, the first may be on their way before the last has to fit.
+  dispatch(out, now);
+  out.load.reset();
+  return too_many(ready_count() + 1, ready_size_ + size);
+}
+
+void mailbox::refuse(arrival& m, effects& out) {
+  out.settle(m.from, m.number, true);
+  if (book_->rules.on_overflow != mailbox_rules::overflow::reject_publish_dlx ||
+      !book_->rules.dead_letter_exchange)
+    return;
+  book_->moves = true;
+  out.dead_letters.push_back({{}, std::move(m.message), death_reason::maxlen});
+}
+
+void mailbox::arrive(std::span<loaded_message> messages) {
+  for (auto& m : messages) {
+    const auto at = m.at;
+    entry e = entry_of(m);
+    if (e.expires_at != 0) may_expire_ = true;
+    ready_size_ += e.size;
+    if (hole_.count != 0 && hole_.first <= at && at <= hole_.last) {
+      // The store has it between those that are there; it will be read with them.
+      ++hole_.count;
+      hole_.size += e.size;
+      hole_.expires = hole_.expires || e.expires_at != 0;
+      continue;
+    }
+    resident_ += e.message->footprint();
+    const bool behind = hole_.count != 0 ? hole_.last < at : !tail_.empty() && tail_.front().at < at;
+    auto& part = behind ? tail_ : head_;
+    // Others may have overtaken it, but few.
+    std::size_t index = part.size();
+    while (index > 0 && at < part[index - 1].at) --index;
+    part.insert(index, std::move(e));
   }
   keep_within_memory();
 }
@@ -98,28 +189,83 @@ void mailbox::leave_turns(holder& h) {
   h.in_turn = false;
 }
 
-void mailbox::dispatch(effects& out) {
+void mailbox::dispatch(effects& out, std::int64_t now) {
   // Held bodies that the store does not have are memory that only an acknowledgement gives back.
   while (!turns_.empty() && held_resident_ < held_max_) {
-    if (next_ready(out) == nullptr) return;
+    entry* next = next_ready(out);
+    if (next == nullptr) return;
+    if (next->expires_at != 0 && next->expires_at < now) [[unlikely]] {
+      drop_front(death_reason::expired, out);
+      continue;
+    }
     holder& h = *turns_.front();
     turns_.pop_front();
     h.in_turn = false;
     if (!able(h)) continue;
-    hand_out(h, take_next(), out);
+    hand_out_next(h, *next, out);
     join_turns(h);
   }
+  if (may_expire_ || book_) expire(now, out);
 }
 
-bool mailbox::fetch(consumer_id id, bool acknowledges, effects& out) {
-  if (next_ready(out) == nullptr) return false;
+bool mailbox::fetch(consumer_id id, bool acknowledges, effects& out, std::int64_t now) {
+  entry* next = next_ready(out);
+  for (; next != nullptr && next->expires_at != 0 && next->expires_at < now; next = next_ready(out)) {
+    drop_front(death_reason::expired, out);
+  }
+  if (next == nullptr) return false;
   holder& h = holder_of({.id = id, .acknowledges = true});
   const bool asked = h.spec.acknowledges;
   h.spec.acknowledges = acknowledges;
-  hand_out(h, take_next(), out);
+  hand_out_next(h, *next, out);
   h.spec.acknowledges = asked;
   drop_if_idle(h);
   return true;
+}
+
+// The front of the ready messages, perhaps without its body; or null. What is only in the store is asked for if `load`.
+mailbox::entry* mailbox::front(effects& out, bool load) {
+  if (!returned_.empty()) return &returned_.begin()->second;
+  if (head_.empty() && hole_.count != 0 && !load) return nullptr;
+  return next_ready(out);
+}
+
+std::optional<std::int64_t> mailbox::next_expiry() const {
+  if (!may_expire_) return std::nullopt;
+  const entry* e = nullptr;
+  if (!returned_.empty()) {
+    e = &returned_.begin()->second;
+  } else if (!head_.empty()) {
+    e = &head_.front();
+  } else if (hole_.count != 0) {
+    return hole_.expires ? std::optional<std::int64_t>{0} : std::nullopt;
+  } else if (!tail_.empty()) {
+    e = &tail_.front();
+  }
+  return e != nullptr && e->expires_at != 0 ? std::optional<std::int64_t>{e->expires_at} : std::nullopt;
+}
+
+void mailbox::expire(std::int64_t now, effects& out) {
+  for (;;) {
+    const bool many = has_too_many();
+    if (!many && !may_expire_) return;
+    const entry* e = front(out, many || hole_.expires);
+    if (e == nullptr) break;
+    if (e->expires_at != 0 && e->expires_at <= now) {
+      drop_front(death_reason::expired, out);
+    } else if (many) {
+      drop_front(death_reason::maxlen, out);
+    } else {
+      return;
+    }
+  }
+  if (ready_count() == 0 && held_count_ == 0) may_expire_ = false;
+}
+
+void mailbox::drop_front(death_reason why, effects& out) {
+  const entry e = take_next();
+  if (e.message) resident_ -= e.message->footprint();
+  end(e, why, out);
 }
 
 // The front of the ready messages, with its body in memory; or null, with a request in `out` if it is in the store.
@@ -155,21 +301,7 @@ mailbox::entry mailbox::take_next() {
   return e;
 }
 
-void mailbox::hand_out(holder& h, entry e, effects& out) {
-  const auto footprint = e.message->footprint();
-  out.deliveries.push_back({h.spec.id, e.at, e.message, e.redelivered});
-  h.spec.credit -= static_cast<std::int64_t>(footprint);
-  if (!h.spec.acknowledges) {
-    resident_ -= footprint;
-    forget(e, out);
-    return;
-  }
-  if (stored(e) && resident_ > limits_.resident_max / 2) {
-    resident_ -= footprint;
-    e.message.reset();
-  } else {
-    held_resident_ += footprint;
-  }
+[[gnu::always_inline]] inline void mailbox::hold(holder& h, entry&& e) {
   ++h.held_count;
   ++held_count_;
   if (h.held.empty() || h.held.back().at < e.at) {
@@ -182,7 +314,52 @@ void mailbox::hand_out(holder& h, entry e, effects& out) {
   h.held.insert(index, std::move(e));
 }
 
+// The front of the ready messages goes to `h`.
+inline void mailbox::hand_out_next(holder& h, entry& next, effects& out) {
+  ready_size_ -= next.size;
+  hand_out(h, std::move(next), out);
+  if (!returned_.empty()) {
+    returned_.erase(returned_.begin());
+  } else {
+    head_.pop_front();
+  }
+}
+
+void mailbox::hand_out(holder& h, entry&& e, effects& out) {
+  const auto footprint = e.message->footprint();
+  out.deliveries.push_back({h.spec.id, e.at, e.message, e.redelivered, e.attempts});
+  h.spec.credit -= static_cast<std::int64_t>(footprint);
+  if (!h.spec.acknowledges) {
+    resident_ -= footprint;
+    forget(e, out);
+    return;
+  }
+  if (stored(e) && resident_ > limits_.resident_max / 2) {
+    resident_ -= footprint;
+    e.message.reset();
+  } else {
+    held_resident_ += footprint;
+  }
+  hold(h, std::move(e));
+}
+
+// A message as it is read from the store. Its body counts only when it is put somewhere.
+mailbox::entry mailbox::entry_of(loaded_message& m) const {
+  entry e;
+  e.at = m.at;
+  e.size = static_cast<std::uint32_t>(m.message->body().size());
+  e.where = kept::in_store;  // whether it has to survive or not
+  e.redelivered = m.at <= recovered_last_;
+  e.expires_at = m.expires_at;
+  e.message = std::move(m.message);
+  return e;
+}
+
 void mailbox::on_loaded(std::span<loaded_message> messages) {
+  if (!claimed_.empty()) {
+    const auto front = head_.empty() ? hole_.first : head_.front().at;
+    claimed_.erase(claimed_.begin(), std::lower_bound(claimed_.begin(), claimed_.end(), front));
+  }
   for (auto& m : messages) {
     const auto footprint = m.message->footprint();
     if (const auto found = returned_.find(m.at); found != returned_.end()) {
@@ -194,18 +371,18 @@ void mailbox::on_loaded(std::span<loaded_message> messages) {
     }
     expects(hole_.count > 0 && hole_.first <= m.at && m.at <= hole_.last,
             "a message that was asked for is loaded");
-    entry e;
-    e.at = m.at;
-    e.size = static_cast<std::uint32_t>(m.message->body().size());
-    e.persistent = durable_ && m.message->persistent();
-    e.where = e.persistent ? kept::in_memory : kept::in_store;
-    e.redelivered = m.at <= recovered_last_;
-    e.message = std::move(m.message);
-    resident_ += footprint;
     hole_.first = {m.at.value + 1};
+    if (std::binary_search(claimed_.begin(), claimed_.end(), m.at)) continue;
+    entry e = entry_of(m);
+    if (e.expires_at != 0) may_expire_ = true;
+    resident_ += footprint;
     --hole_.count;
     hole_.size -= e.size;
     head_.push_back(std::move(e));
+    if (hole_.count == 0) {  // what is left of the page was claimed
+      hole_ = {};
+      break;
+    }
   }
 }
 
@@ -221,8 +398,9 @@ mailbox::holder& mailbox::holder_of(const consumer_spec& spec) {
 }
 
 void mailbox::add_consumer(const consumer_spec& spec) {
-  expects(!holders_.contains(spec.id), "a consumer is added once");
   holder& h = holder_of(spec);
+  expects(!h.consuming, "a consumer is added once");
+  h.spec = spec;
   h.consuming = true;
   ++consumer_count_;
   join_turns(h);
@@ -238,7 +416,8 @@ void mailbox::cancel_consumer(consumer_id id) {
   drop_if_idle(h);
 }
 
-void mailbox::release(consumer_id id) {
+template <class Back>
+void mailbox::release_to(consumer_id id, Back back) {
   const auto found = holders_.find(id);
   if (found == holders_.end()) return;
   holder& h = *found->second;
@@ -248,10 +427,18 @@ void mailbox::release(consumer_id id) {
   while (!h.held.empty()) {
     entry e = std::move(h.held.front());
     h.held.pop_front();
-    if (!e.gone) put_back(std::move(e));
+    if (!e.gone()) back(std::move(e));
   }
   held_count_ -= h.held_count;
   holders_.erase(found);
+}
+
+void mailbox::release(consumer_id id, effects& out, blame why) {
+  release_to(id, [&](entry e) { come_back(std::move(e), out, why); });
+}
+
+void mailbox::release(consumer_id id) {
+  release_to(id, [this](entry e) { put_back(std::move(e)); });
 }
 
 void mailbox::grant(consumer_id id, std::int64_t bytes) {
@@ -259,6 +446,91 @@ void mailbox::grant(consumer_id id, std::int64_t bytes) {
   if (found == holders_.end()) return;
   found->second->spec.credit += bytes;
   join_turns(*found->second);
+}
+
+void mailbox::set_credit(consumer_id id, std::int64_t bytes) {
+  const auto found = holders_.find(id);
+  if (found == holders_.end()) return;
+  found->second->spec.credit = bytes;
+  join_turns(*found->second);
+}
+
+void mailbox::claim(const consumer_spec& as, std::span<loaded_message> messages) {
+  std::vector<loaded_message*> in_order;
+  in_order.reserve(messages.size());
+  for (auto& m : messages) in_order.push_back(&m);
+  std::sort(in_order.begin(), in_order.end(),
+            [](const loaded_message* a, const loaded_message* b) { return a->at < b->at; });
+  holder& h = holder_of(as);
+  const auto take = [&](entry e) {
+    ready_size_ -= e.size;
+    if (e.message && stored(e)) {
+      resident_ -= e.message->footprint();
+      e.message.reset();
+    }
+    if (e.message) held_resident_ += e.message->footprint();
+    hold(h, std::move(e));
+  };
+  std::vector<sequence> claimed;
+  const auto take_from = [&](ring<entry>& part) {
+    // Few are claimed, and once in the life of an actor: so the others move up.
+    auto wanted = in_order.begin();
+    std::size_t end = 0;
+    const auto size = part.size();
+    for (std::size_t index = 0; index < size; ++index) {
+      while (wanted != in_order.end() && (*wanted)->at < part[index].at) ++wanted;
+      if (wanted != in_order.end() && (*wanted)->at == part[index].at) {
+        claimed.push_back(part[index].at);
+        take(std::move(part[index]));
+      } else {
+        if (end != index) part[end] = std::move(part[index]);
+        ++end;
+      }
+    }
+    while (part.size() > end) part.pop_back();
+  };
+  for (auto* m : in_order) {
+    if (const auto found = returned_.find(m->at); found != returned_.end()) {
+      take(std::move(found->second));
+      returned_.erase(found);
+    } else if (hole_.count != 0 && hole_.first <= m->at && m->at <= hole_.last && m->message &&
+               !std::binary_search(claimed_.begin(), claimed_.end(), m->at) &&
+               (claimed.empty() || claimed.back() != m->at)) {
+      claimed.push_back(m->at);
+      entry e = entry_of(*m);
+      if (e.expires_at != 0) may_expire_ = true;
+      --hole_.count;
+      hole_.size -= e.size;
+      resident_ += e.message->footprint();
+      take(std::move(e));
+      if (hole_.count == 0) hole_ = {};
+    }
+  }
+  take_from(head_);
+  take_from(tail_);
+  claimed_.insert(claimed_.end(), claimed.begin(), claimed.end());
+  std::sort(claimed_.begin(), claimed_.end());
+  after_taking(h);
+}
+
+bool mailbox::holds(consumer_id id, sequence at) const {
+  const auto found = holders_.find(id);
+  if (found == holders_.end()) return false;
+  const auto& held = found->second->held;
+  std::size_t low = 0, high = held.size();
+  while (low < high) {
+    const auto middle = (low + high) / 2;
+    if (held[middle].at < at) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  // A message that came back to its holder stands behind what is left of its first stay.
+  for (; low < held.size() && held[low].at == at; ++low) {
+    if (!held[low].gone()) return true;
+  }
+  return false;
 }
 
 void mailbox::drop_if_idle(holder& h) {
@@ -270,18 +542,18 @@ void mailbox::drop_if_idle(holder& h) {
 template <class Take>
 void mailbox::take_held(holder& h, std::span<const sequence_range> which, Take take) {
   const auto take_entry = [&](entry& e) {
-    if (e.gone) return;
+    if (e.gone()) return;
     --h.held_count;
     --held_count_;
     if (e.message) held_resident_ -= e.message->footprint();
     take(e);
     e.message.reset();
-    e.gone = true;
+    e.where = kept::gone;
   };
   for (const auto& range : which) {
     // Nearly always, the oldest are answered first.
     while (!h.held.empty() &&
-           (h.held.front().gone || (range.first <= h.held.front().at && h.held.front().at <= range.last))) {
+           (h.held.front().gone() || (range.first <= h.held.front().at && h.held.front().at <= range.last))) {
       take_entry(h.held.front());
       h.held.pop_front();
     }
@@ -297,7 +569,7 @@ void mailbox::take_held(holder& h, std::span<const sequence_range> which, Take t
     }
     for (; low < h.held.size() && h.held[low].at <= range.last; ++low) take_entry(h.held[low]);
   }
-  while (!h.held.empty() && h.held.back().gone) h.held.pop_back();
+  while (!h.held.empty() && h.held.back().gone()) h.held.pop_back();
 }
 
 void mailbox::after_taking(holder& h) {
@@ -315,6 +587,26 @@ void mailbox::acknowledge(consumer_id id, std::span<const sequence_range> which,
   after_taking(*found->second);
 }
 
+void mailbox::reject(consumer_id id, std::span<const sequence_range> which, effects& out) {
+  const auto found = holders_.find(id);
+  if (found == holders_.end()) return;
+  take_held(*found->second, which, [&](const entry& e) {
+    if (e.message) resident_ -= e.message->footprint();
+    end(e, death_reason::rejected, out);
+  });
+  after_taking(*found->second);
+}
+
+void mailbox::give_back(consumer_id id, std::span<const sequence_range> which, effects& out, blame why) {
+  const auto found = holders_.find(id);
+  if (found == holders_.end()) return;
+  take_held(*found->second, which, [&](entry& e) {
+    if (e.message) held_resident_ += e.message->footprint();  // come_back takes it off again
+    come_back(std::move(e), out, why);
+  });
+  after_taking(*found->second);
+}
+
 void mailbox::give_back(consumer_id id, std::span<const sequence_range> which) {
   const auto found = holders_.find(id);
   if (found == holders_.end()) return;
@@ -325,10 +617,24 @@ void mailbox::give_back(consumer_id id, std::span<const sequence_range> which) {
   after_taking(*found->second);
 }
 
+// From a holder, to where it stood; or away, if it was delivered too often [49].
+void mailbox::come_back(entry e, effects& out, blame why) {
+  if (why == blame::yes) {
+    if (e.attempts < std::numeric_limits<std::uint16_t>::max()) ++e.attempts;
+    if (book_ && book_->rules.delivery_limit && e.attempts > *book_->rules.delivery_limit) {
+      if (e.message) {
+        held_resident_ -= e.message->footprint();
+        resident_ -= e.message->footprint();
+      }
+      return end(e, death_reason::delivery_limit, out);
+    }
+  }
+  put_back(std::move(e));
+}
+
 void mailbox::put_back(entry e) {
   if (e.message) held_resident_ -= e.message->footprint();
   e.redelivered = true;
-  e.gone = false;
   ready_size_ += e.size;
   const auto at = e.at;
   returned_.emplace(at, std::move(e));
@@ -344,19 +650,43 @@ std::uint64_t mailbox::purge(effects& out) {
   returned_.clear();
   for (std::size_t i = 0; i < head_.size(); ++i) drop(head_[i]);
   head_.clear();
-  if (hole_.count != 0) erase_later({hole_.first, hole_.last});
-  hole_ = {};
+  erase_hole();
   for (std::size_t i = 0; i < tail_.size(); ++i) drop(tail_[i]);
   tail_.clear();
   ready_size_ = 0;
   return count;
 }
 
+// All of the hole but what was claimed out of it.
+void mailbox::erase_hole() {
+  if (hole_.count != 0) {
+    auto first = hole_.first;
+    for (const auto at : claimed_) {
+      if (at < first) continue;
+      if (hole_.last < at) break;
+      if (first < at) erase_later({first, {at.value - 1}});
+      first = {at.value + 1};
+    }
+    if (first <= hole_.last) erase_later({first, hole_.last});
+  }
+  hole_ = {};
+  claimed_.clear();
+}
+
 // --- towards the journal ----------------------------------------------------------------------------------------
 
-// A message is settled for good: by an acknowledgement, a purge, or a consumer that does not acknowledge.
-void mailbox::forget(const entry& e, effects& out) {
-  if (!e.persistent) {
+// A message goes, and not because somebody has dealt with it: with a dead-letter exchange, a copy of it goes on.
+void mailbox::end(const entry& e, death_reason why, effects& out) {
+  if (!book_ || !book_->rules.dead_letter_exchange) return forget(e, out);
+  book_->moves = true;
+  out.dead_letters.push_back({e.at, e.message, why});
+  forget(e, out, true);
+}
+
+// A message is settled for good: by an acknowledgement, a purge, or a consumer that does not acknowledge; or `moved`, as
+// a dead letter.
+void mailbox::forget(const entry& e, effects& out, bool moved) {
+  if (!e.persistent()) {
     if (e.where == kept::in_memory) return;
     const auto spill = std::lower_bound(spills_.begin(), spills_.end(), e.at,
                                         [](const journal_append& s, sequence at) { return s.at < at; });
@@ -367,12 +697,13 @@ void mailbox::forget(const entry& e, effects& out) {
     }
   } else if (e.at <= sent_last_) {
     erase_later({e.at, e.at});
+    if (moved && !stored(e)) book_->moved_sent.push_back(e.at);
   } else {
-    elide(e.at, out);
+    elide(e.at, out, moved);
   }
 }
 
-void mailbox::elide(sequence at, effects& out) {
+void mailbox::elide(sequence at, effects& out, bool moved) {
   // Sequences are mostly without gaps, so the distance from the front is mostly the index.
   std::size_t low = 0, high = unsent_.size();
   const auto guess = at.value - unsent_.front().at.value;
@@ -391,7 +722,11 @@ void mailbox::elide(sequence at, effects& out) {
   expects(low < unsent_.size() && unsent_[low].at == at, "a message that was not sent is unsent");
   auto& found = unsent_[low];
   if (!found.message) return;
-  out.settle(found.from, found.number);
+  if (moved) {
+    book_->moved.push_back({found.from, found.number});
+  } else {
+    out.settle(found.from, found.number);
+  }
   found.message.reset();
   ++elided_;
   while (!unsent_.empty() && !unsent_.front().message) {
@@ -410,7 +745,7 @@ void mailbox::erase_later(sequence_range which) {
 }
 
 bool mailbox::stored(const entry& e) const noexcept {
-  if (!e.persistent) return e.where == kept::in_store;
+  if (!e.persistent()) return e.where == kept::in_store;
   return e.at <= sent_last_ && (sent_.empty() || e.at < sent_.front().at);
 }
 
@@ -424,13 +759,17 @@ journal_batch mailbox::take_batch() {
     sent_last_ = std::max(sent_last_, u.at);
     if (!u.message) continue;
     sent_.push_back({u.at, u.from, u.number});
-    batch.appends.push_back({u.at, std::move(u.message), false});
+    batch.appends.push_back({u.at, std::move(u.message), false, u.expires_at});
   }
   elided_ = 0;
   spills_under_way_ = !spills_.empty();
   for (auto& s : spills_) batch.appends.push_back(std::move(s));
   spills_.clear();
   batch.erasures = std::exchange(erasures_, {});
+  if (book_) {
+    batch.moves = std::exchange(book_->moves, false);
+    book_->moved_under_way = std::exchange(book_->moved, {});
+  }
   under_way_ = !batch.empty();
   return batch;
 }
@@ -440,6 +779,10 @@ void mailbox::on_committed(effects& out) {
   under_way_ = false;
   for (const auto& s : sent_) out.settle(s.from, s.number);
   sent_.clear();
+  if (book_) {
+    for (const auto& m : std::exchange(book_->moved_under_way, {})) out.settle(m.by, m.number);
+    book_->moved_sent.clear();
+  }
   if (std::exchange(spills_under_way_, false)) {
     for (auto* part : {&head_, &tail_}) {
       for (std::size_t i = 0; i < part->size(); ++i) {
@@ -463,6 +806,18 @@ void mailbox::on_not_committed(journal_batch unwritten, effects& out) {
     }
     return false;
   };
+  std::vector<sequence> moved_sent;
+  if (book_) {
+    moved_sent = std::exchange(book_->moved_sent, {});
+    std::sort(moved_sent.begin(), moved_sent.end());
+    auto under_way = std::exchange(book_->moved_under_way, {});
+    if (unwritten.moves) {
+      book_->moves = true;
+      book_->moved.insert(book_->moved.begin(), under_way.begin(), under_way.end());
+    } else {
+      for (const auto& m : under_way) out.settle(m.by, m.number);
+    }
+  }
   std::vector<journal_append> spills;
   std::vector<unsent_entry> unsent;
   auto sent = sent_.begin();
@@ -474,10 +829,12 @@ void mailbox::on_not_committed(journal_batch unwritten, effects& out) {
     for (; sent != sent_.end() && sent->at < a.at; ++sent) out.settle(sent->from, sent->number);
     expects(sent != sent_.end() && sent->at == a.at,
             "what comes back is part of the batch that was under way");
-    if (gone(a.at)) {
+    if (std::binary_search(moved_sent.begin(), moved_sent.end(), a.at)) {
+      book_->moved.push_back({sent->from, sent->number});
+    } else if (gone(a.at)) {
       out.settle(sent->from, sent->number);
     } else {
-      unsent.push_back({a.at, std::move(a.message), sent->from, sent->number});
+      unsent.push_back({a.at, std::move(a.message), sent->from, sent->number, a.expires_at});
     }
     ++sent;
   }
@@ -500,6 +857,11 @@ void mailbox::settle_all(effects& out) {
     if (u.message) out.settle(u.from, u.number);
   }
   elided_ = 0;
+  if (!book_) return;
+  for (auto* part : {&book_->moved_under_way, &book_->moved}) {
+    for (const auto& m : *part) out.settle(m.by, m.number);
+    part->clear();
+  }
 }
 
 // --- memory -----------------------------------------------------------------------------------------------------
@@ -520,8 +882,9 @@ void mailbox::keep_within_memory() {
   }
   while (!tail_.empty() && stored(tail_.front())) {
     const entry& e = tail_.front();
-    if (hole_.count == 0) hole_.first = e.at;
+    if (hole_.count == 0) hole_ = {.first = e.at};
     hole_.last = e.at;
+    hole_.expires = hole_.expires || e.expires_at != 0;
     ++hole_.count;
     hole_.size += e.size;
     resident_ -= e.message->footprint();
@@ -530,9 +893,9 @@ void mailbox::keep_within_memory() {
   if (resident_ - held_resident_ <= limits_.resident_max || !spills_.empty() || spills_under_way_) return;
   for (std::size_t i = 0; i < tail_.size(); ++i) {
     entry& e = tail_[i];
-    if (e.persistent || e.where != kept::in_memory) continue;
+    if (e.where != kept::in_memory) continue;
     e.where = kept::being_stored;
-    spills_.push_back({e.at, e.message, true});
+    spills_.push_back({e.at, e.message, true, e.expires_at});
   }
 }
 
@@ -543,7 +906,7 @@ void mailbox::shed_held() {
   for (auto& [id, h] : holders_) {
     for (std::size_t i = h->held.size(); i > 0; --i) {
       entry& e = h->held[i - 1];
-      if (e.gone) continue;
+      if (e.gone()) continue;
       if (!e.message) break;
       if (!stored(e)) continue;
       const auto footprint = e.message->footprint();

@@ -15,6 +15,11 @@
 //
 // A message that is gone while it is unsent is never written ("elided"), and its publisher is answered at once.
 //
+// What the queue's arguments ask for is in `mailbox_rules`: messages expire at the head, the oldest give way or the newest
+// are refused when there are too many, and what was given back too often goes. With a dead-letter exchange, such a
+// message is not just gone: it is an effect, a copy goes elsewhere in the transaction that erases it here, and its
+// publisher hears of it no earlier than that.
+//
 // Invariants (the tests name them):
 //   I1  Messages of one publisher that were never returned are delivered in the order of their sequences.
 //   I2  A publish is settled exactly once: when it is stored or gone, or at once if it need not survive.
@@ -22,21 +27,27 @@
 //   I4  At most one journal batch is under way. What it wrote and is now gone is erased by a later batch.
 //   I5  A batch never erases what it appends, so that either half can be written alone.
 //   I6  Memory for bodies that the journal has stored does not exceed `resident_max`, whatever the backlog.
+//   I7  A dead letter is erased and settled by the first batch that is taken after it came out, and that batch `moves`.
 //
+// Time      is told by the caller, in milliseconds since 1970. A message may be delivered in the very millisecond in which
+//           it expires, so that one that expires at once reaches a consumer that waits for it; never later.
 // Threads   none of its own; whoever owns it calls it from one thread at a time.
 #pragma once
 
+#include "mailbox/dead_letter.hpp"
 #include "mailbox/envelope.hpp"
 #include "mailbox/ids.hpp"
 #include "mailbox/ring.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -46,16 +57,42 @@ struct mailbox_limits {
   std::size_t resident_max = std::size_t{64} << 20;  // bytes of message bodies kept in memory
 };
 
-// What the store held of a mailbox when the node started.
+// What the store held of a mailbox when the node started, or when the actor around the mailbox was started again. Then
+// there may be messages among it that need not survive, in a mailbox that is not durable, too.
 struct recovered_mailbox {
   std::uint64_t count = 0;
   std::uint64_t size = 0;  // bytes of all bodies
   sequence first{}, last{};
   // The last sequence that was ever used, as far as the store knows: what it still has to erase counts, too.
   sequence used{};
+  bool expires = false;  // some of them have a time at which they expire
+};
+
+// What the arguments of a queue ask for; `rules_of` reads them. Nothing set: as if there were none.
+struct mailbox_rules {
+  std::optional<std::chrono::milliseconds> message_ttl{};
+  // Of the queue itself, when nobody uses it: for the actor.
+  std::optional<std::chrono::milliseconds> expires{};
+  std::optional<std::uint64_t> length_max{};  // ready messages
+  std::optional<std::uint64_t> size_max{};    // bytes of their bodies
+  enum class overflow : std::uint8_t {
+    drop_head,           // the oldest give way, as soon as no consumer takes them
+    reject_publish,      // the newest are refused
+    reject_publish_dlx,  // the newest are refused and dead-lettered
+  };
+  overflow on_overflow = overflow::drop_head;
+  std::optional<std::string> dead_letter_exchange{};  // without it, there are no dead letters
+  std::optional<std::string> dead_letter_routing_key{};
+  // How often a message may be given back. It is told up to 65535; a limit above that is never reached.
+  std::optional<std::uint32_t> delivery_limit{};
+
+  friend bool operator==(const mailbox_rules&, const mailbox_rules&) = default;
 };
 
 // --- commands ---------------------------------------------------------------------------------------------------
+
+// When a message that comes now expires, in milliseconds since 1970; 0: never. `rules` may be null.
+[[nodiscard]] std::int64_t expiry_of(const mailbox_rules* rules, const envelope& message, std::int64_t now);
 
 struct arrival {
   envelope_ptr message;
@@ -74,7 +111,11 @@ struct consumer_spec {
 struct loaded_message {
   sequence at{};
   envelope_ptr message;
+  std::int64_t expires_at = 0;  // milliseconds since 1970; 0: never
 };
+
+// Whether a message that comes back counts this as a failed delivery.
+enum class blame : bool { no, yes };
 
 // --- effects ----------------------------------------------------------------------------------------------------
 
@@ -83,12 +124,21 @@ struct delivery {
   sequence at{};
   envelope_ptr message;
   bool redelivered = false;
+  std::uint32_t attempts = 0;  // deliveries that failed before this one
 };
 
-// Publishes first..last of one publisher: stored, gone, or kept as far as they have to be.
+// Publishes first..last of one publisher: stored, gone, or kept as far as they have to be; or refused.
 struct settlement {
   publisher_id by{};
   std::uint64_t first = 0, last = 0;
+  bool rejected = false;
+};
+
+// A copy of it is to go to the dead-letter exchange, in the transaction that writes the next batch of this mailbox.
+struct dead_letter {
+  sequence at{};         // 0: it was refused and never had a place here
+  envelope_ptr message;  // null: only in the store, to be read before the next batch is written
+  death_reason why = death_reason::expired;
 };
 
 // The mailbox can go on only with these messages, to be read from the store and given to `on_loaded`.
@@ -102,24 +152,29 @@ struct load_request {
 struct effects {
   std::vector<delivery> deliveries;
   std::vector<settlement> settlements;
+  std::vector<dead_letter> dead_letters;
   std::optional<load_request> load;
 
-  void settle(publisher_id by, std::uint64_t number);
+  void settle(publisher_id by, std::uint64_t number, bool rejected = false);
   void clear() noexcept;
 };
 
 struct journal_append {
   sequence at{};
   envelope_ptr message;
-  bool transient = false;  // kept in the store for want of memory; does not survive a restart
+  bool transient = false;       // kept in the store for want of memory; does not survive a restart
+  std::int64_t expires_at = 0;  // milliseconds since 1970; 0: never
 };
 
 // What the journal writes for one mailbox in one transaction: first the appends, then the erasures.
 struct journal_batch {
   std::vector<journal_append> appends;
   std::vector<sequence_range> erasures;  // may name messages that were never written
+  // Dead letters came out since the batch before: their copies belong in this transaction. Some of the erasures may be
+  // theirs, so these are not to be written alone.
+  bool moves = false;
 
-  [[nodiscard]] bool empty() const noexcept { return appends.empty() && erasures.empty(); }
+  [[nodiscard]] bool empty() const noexcept { return appends.empty() && erasures.empty() && !moves; }
 };
 
 // ----------------------------------------------------------------------------------------------------------------
@@ -127,29 +182,57 @@ struct journal_batch {
 class mailbox {
 public:
   // `durable`: persistent messages are journaled. A mailbox that is not durable writes only what memory cannot hold.
-  mailbox(bool durable, mailbox_limits limits, const recovered_mailbox& recovered = {});
+  mailbox(bool durable, mailbox_limits limits, const recovered_mailbox& recovered = {},
+          mailbox_rules rules = {});
 
-  // Takes the messages in order; hands out nothing yet (see `dispatch`).
-  void publish(std::span<arrival> messages, effects& out);
+  // Takes the messages in order, or refuses them; hands out nothing yet (see `dispatch`), unless it could not take
+  // another one otherwise.
+  void publish(std::span<arrival> messages, effects& out, std::int64_t now = 0);
 
-  // Hands ready messages to consumers that can take them, turn by turn. When it needs a message that is only in the
-  // store, it stops and asks for it in `out.load`; the caller answers with `on_loaded` and calls again.
-  void dispatch(effects& out);
+  // The next messages stand behind this place: others up to it were given to senders who store them themselves.
+  void skip_to(sequence next) noexcept { next_ = std::max(next_, next); }
+  // Messages that the store has already, at places that were skipped.
+  void arrive(std::span<loaded_message> messages);
+
+  // Hands ready messages to consumers that can take them, turn by turn; what then stands at the head and has expired, or
+  // is too many, goes. When it needs a message that is only in the store, it stops and asks for it in `out.load`; the
+  // caller answers with `on_loaded` and calls again.
+  void dispatch(effects& out, std::int64_t now = 0);
   void on_loaded(std::span<loaded_message> messages);
 
   // One ready message for `holder`, delivered into `out`. False: there is none, or `out.load` asks for it first.
-  bool fetch(consumer_id holder, bool acknowledges, effects& out);
+  bool fetch(consumer_id holder, bool acknowledges, effects& out, std::int64_t now = 0);
+
+  // When the message at the head expires, in milliseconds since 1970; none: it does not, and those behind it wait. A time
+  // long past: only `expire` can find out.
+  [[nodiscard]] std::optional<std::int64_t> next_expiry() const;
+  // What `dispatch` does at its end. May ask in `out.load`, as `dispatch` does.
+  void expire(std::int64_t now, effects& out);
 
   void add_consumer(const consumer_spec& spec);
   // No more deliveries. What it holds, it goes on holding, until `release`.
   void cancel_consumer(consumer_id id);
-  // It and its holdings are no more: all go back to where they stood, in order.
+  // It and its holdings are no more: all go back to where they stood, in order. Those that were delivered too often go;
+  // without effects, nobody is blamed.
+  void release(consumer_id id, effects& out, blame why = blame::yes);
   void release(consumer_id id);
   // `bytes` more may be on their way to it.
   void grant(consumer_id id, std::int64_t bytes);
+  // So many may be on their way to it from now on, whatever was granted before.
+  void set_credit(consumer_id id, std::int64_t bytes);
+
+  // After a restart of the actor around it: the mailbox was made from what the store has, and `as.id` still holds
+  // these messages, which were read from the store. They go from ready to held; those that are not ready (any more)
+  // are skipped. A holder that is not there is made, but it does not consume.
+  void claim(const consumer_spec& as, std::span<loaded_message> messages);
 
   // Messages that the holder does not hold (any more) are skipped.
   void acknowledge(consumer_id holder, std::span<const sequence_range> which, effects& out);
+  // Like an acknowledgement, but the messages become dead letters.
+  void reject(consumer_id holder, std::span<const sequence_range> which, effects& out);
+  // Back to where they stood. Those that were delivered too often go; without effects, nobody is blamed.
+  void give_back(consumer_id holder, std::span<const sequence_range> which, effects& out,
+                 blame why = blame::yes);
   void give_back(consumer_id holder, std::span<const sequence_range> which);
 
   // Forgets all ready messages, and says how many they were.
@@ -160,7 +243,8 @@ public:
   // The batch under way is stored.
   void on_committed(effects& out);
   // Of the batch under way, this was not written and will not be: it is unsent again. All of its appends come back, or
-  // none; its erasures come back unless they were written.
+  // none; its erasures come back unless they were written. If it `moves` still, the copies of its dead letters were not
+  // written either, nor the erasures, and the next batch is theirs.
   void on_not_committed(journal_batch unwritten, effects& out);
 
   // How much it may keep in memory from now on; applied with the next messages that come.
@@ -182,24 +266,36 @@ public:
     return resident_;
   }  // bytes of memory for messages
   [[nodiscard]] bool known(consumer_id id) const { return holders_.contains(id); }
+  [[nodiscard]] bool holds(consumer_id id, sequence at) const;
 
 private:
   // A message that need not survive is written only for want of memory, and must then be erased when it is gone.
-  enum class kept : std::uint8_t { in_memory, being_stored, in_store };
+  enum class kept : std::uint8_t {
+    journaled,  // it has to survive: sent_last_ and sent_ say how far it is
+    in_memory,
+    being_stored,
+    in_store,
+    gone,  // settled while it stood between others in a ring
+  };
   struct entry {
     sequence at{};
-    envelope_ptr message;          // null: only in the store
-    std::uint32_t size = 0;        // of the body, in bytes
-    bool persistent = false;       // to be written, because it has to survive
-    kept where = kept::in_memory;  // if it need not survive
+    envelope_ptr message;         // null: only in the store
+    std::int64_t expires_at = 0;  // 0: never
+    std::uint32_t size = 0;       // of the body, in bytes
+    std::uint16_t attempts = 0;   // failed deliveries; counts no further than it can
+    kept where = kept::in_memory;
     bool redelivered = false;
-    bool gone = false;  // settled while it stood between others in a ring
+
+    [[nodiscard]] bool persistent() const noexcept { return where == kept::journaled; }
+    [[nodiscard]] bool gone() const noexcept { return where == kept::gone; }
   };
+  static_assert(sizeof(entry) == 32, "a backlog is made of these");
   struct unsent_entry {
     sequence at{};
     envelope_ptr message;  // null: elided
     publisher_id from{};
     std::uint64_t number = 0;
+    std::int64_t expires_at = 0;
   };
   struct sent_entry {
     sequence at{};
@@ -217,6 +313,20 @@ private:
   struct hole {
     std::uint64_t count = 0, size = 0;
     sequence first{}, last{};
+    bool expires = false;  // some of it may
+  };
+  // A publish whose message became a dead letter before it was sent.
+  struct moved_publish {
+    publisher_id by{};
+    std::uint64_t number = 0;
+  };
+  // Only of a mailbox that has rules.
+  struct rule_book {
+    mailbox_rules rules;
+    bool moves = false;                // dead letters came out since the last batch was taken
+    std::vector<moved_publish> moved;  // settled by the next batch
+    std::vector<moved_publish> moved_under_way;
+    std::vector<sequence> moved_sent;  // of the batch under way, and dead letters since
   };
 
   [[nodiscard]] bool able(const holder& h) const noexcept;
@@ -225,14 +335,28 @@ private:
   [[nodiscard]] holder& holder_of(const consumer_spec& spec);
   entry* next_ready(effects& out);
   entry take_next();
-  void hand_out(holder& h, entry e, effects& out);
+  void hand_out_next(holder& h, entry& next, effects& out);
+  void hand_out(holder& h, entry&& e, effects& out);
+  [[nodiscard]] entry entry_of(loaded_message& m) const;
+  void hold(holder& h, entry&& e);
+  void erase_hole();
   template <class Take>
   void take_held(holder& h, std::span<const sequence_range> which, Take take);
   void after_taking(holder& h);
   void drop_if_idle(holder& h);
   void leave_turns(holder& h);
-  void forget(const entry& e, effects& out);
-  void elide(sequence at, effects& out);
+  entry* front(effects& out, bool load);
+  void drop_front(death_reason why, effects& out);
+  [[nodiscard]] bool refuses(std::size_t size, effects& out, std::int64_t now);
+  void refuse(arrival& m, effects& out);
+  [[nodiscard]] bool too_many(std::uint64_t count, std::uint64_t size) const noexcept;
+  [[nodiscard]] bool has_too_many() const noexcept;
+  template <class Back>
+  void release_to(consumer_id id, Back back);
+  void come_back(entry e, effects& out, blame why);
+  void end(const entry& e, death_reason why, effects& out);
+  void forget(const entry& e, effects& out, bool moved = false);
+  void elide(sequence at, effects& out, bool moved);
   void erase_later(sequence_range which);
   void put_back(entry e);
   void keep_within_memory();
@@ -246,12 +370,18 @@ private:
   std::size_t held_max_;
   sequence recovered_last_{};  // all up to here come from before the restart: they may have been delivered
 
+  std::unique_ptr<rule_book> book_;  // null: no rules
+
   // the ready messages, in this order
   std::map<sequence, entry> returned_;
   ring<entry> head_;
   hole hole_;
   ring<entry> tail_;  // used only while there is a hole
+  // Sorted: messages that were claimed from between others, and are still in the store there. No part of the hole, not
+  // even if what stands around them is folded away again.
+  std::vector<sequence> claimed_;
   std::uint64_t ready_size_ = 0;
+  bool may_expire_ = false;  // some message may; otherwise nobody looks
 
   // who holds what
   std::unordered_map<consumer_id, std::unique_ptr<holder>> holders_;

@@ -150,4 +150,33 @@ void encode_properties(const basic_properties& properties, std::string& out) {
   to.finish();
 }
 
+result<void> rewrite_properties(std::span<const std::byte> properties, const property_changes& changes,
+                                std::string& out) {
+  const auto found = property_offsets::scan(properties);
+  if (!found) return damaged(properties);
+  const auto begin = out.size();
+  out.append(2, '\0');
+  unsigned flags = 0;
+  std::size_t at = properties.empty() ? 0 : 2;  // where the next value begins, its length included
+  for (std::size_t i = 0; i < property_count; ++i) {
+    const auto which = static_cast<property>(i);
+    auto raw = properties.subspan(at, 0);
+    if (found->has(which)) {
+      const auto value = found->value(properties, which);
+      const auto end = static_cast<std::size_t>(value.data() + value.size() - properties.data());
+      raw = properties.subspan(at, end - at);
+      at = end;
+    }
+    if (which == property::headers && changes.headers != nullptr) {
+      flags |= flag_of(which);
+      encode_table(*changes.headers, out);
+    } else if (found->has(which) && !(which == property::expiration && changes.without_expiration)) {
+      flags |= flag_of(which);
+      out.append(reinterpret_cast<const char*>(raw.data()), raw.size());
+    }
+  }
+  big_endian::store(out.data() + begin, static_cast<std::uint16_t>(flags));
+  return {};
+}
+
 }  // namespace posthorn

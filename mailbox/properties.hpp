@@ -107,6 +107,18 @@ struct basic_properties {
 // Appends. Text of more than 255 octets is a bug of the caller.
 void encode_properties(const basic_properties& properties, std::string& out);
 
+// What `rewrite_properties` does not leave as it is.
+struct property_changes {
+  const field_table* headers =
+      nullptr;  // in the place of those that are there, or as the first; null: no change
+  bool without_expiration = false;
+};
+
+// Appends the properties with these changes; everything else byte for byte as it came. Nothing is appended when the
+// properties are not what their flags announce. Of the headers that are there, only the length counts.
+[[nodiscard]] result<void> rewrite_properties(std::span<const std::byte> properties,
+                                              const property_changes& changes, std::string& out);
+
 namespace detail {
 
 // Where the value of `which` begins, its length included; -1 when it is absent or cannot be found.

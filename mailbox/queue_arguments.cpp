@@ -2,7 +2,9 @@
 
 #include "mailbox/topology.hpp"
 
+#include <algorithm>
 #include <array>
+#include <limits>
 
 namespace posthorn {
 
@@ -11,22 +13,89 @@ namespace {
 using kind = refusal::kind;
 
 // What RabbitMQ compares when a classic queue is declared again.
-constexpr std::array<std::string_view, 12> compared = {
-    "x-expires",      "x-message-ttl", "x-max-length",           "x-max-length-bytes",
-    "x-max-priority", "x-overflow",    "x-dead-letter-exchange", "x-dead-letter-routing-key",
-    "x-queue-type",   "x-queue-mode",  "x-queue-version",        "x-single-active-consumer",
+constexpr std::array<std::string_view, 13> compared = {
+    "x-expires",        "x-message-ttl", "x-max-length",           "x-max-length-bytes",
+    "x-max-priority",   "x-overflow",    "x-dead-letter-exchange", "x-dead-letter-routing-key",
+    "x-queue-type",     "x-queue-mode",  "x-queue-version",        "x-single-active-consumer",
+    "x-delivery-limit",
 };
 
 // Promises that a queue of this version does not keep yet.
-constexpr std::array<std::string_view, 14> not_kept = {
-    "x-expires",          "x-message-ttl",           "x-max-length",
-    "x-max-length-bytes", "x-max-priority",          "x-overflow",
-    "x-dispatch",         "x-dead-letter-exchange",  "x-dead-letter-routing-key",
-    "x-delivery-limit",   "x-dead-letter-strategy",  "x-single-active-consumer",
-    "x-consumer-timeout", "x-message-deduplication",
+constexpr std::array<std::string_view, 6> not_kept = {
+    "x-max-priority",           "x-dispatch",         "x-dead-letter-strategy",
+    "x-single-active-consumer", "x-consumer-timeout", "x-message-deduplication",
 };
 
+// The longest time that a queue or a message may be given: ten years, in milliseconds.
+constexpr std::int64_t time_max = 315'360'000'000;
+constexpr std::uint32_t delivery_limit_of_quorum = 20;
+
 std::string quoted(std::string_view text) { return "'" + std::string{text} + "'"; }
+
+std::string unacceptable(const field_value& value) {
+  return "{unacceptable_type," + std::string{type_name(value.type)} + "}";
+}
+
+std::string about(std::string_view what, std::int64_t value) {
+  return "{" + std::string{what} + "," + std::to_string(value) + "}";
+}
+
+// Each check says what is wrong with the value, in RabbitMQ's words [3].
+using complaint = std::optional<std::string>;
+
+complaint check_whole(const field_value& value, std::int64_t least, std::int64_t most) {
+  const auto number = as_integer(value);
+  if (!number) return unacceptable(value);
+  if (*number < least) return *number == 0 ? about("value_zero", 0) : about("value_negative", *number);
+  if (*number > most) return about("value_too_big", *number);
+  return std::nullopt;
+}
+
+constexpr auto no_end = std::numeric_limits<std::int64_t>::max();
+
+complaint check_expires(const field_value& value, const field_table&) {
+  return check_whole(value, 1, time_max);
+}
+complaint check_time(const field_value& value, const field_table&) { return check_whole(value, 0, time_max); }
+complaint check_count(const field_value& value, const field_table&) { return check_whole(value, 0, no_end); }
+complaint check_delivery_limit(const field_value& value, const field_table&) {
+  return check_whole(value, -1, std::numeric_limits<std::uint32_t>::max());
+}
+
+std::optional<mailbox_rules::overflow> overflow_of(const field_value& value) {
+  const auto text = as_string(value);
+  if (text == "drop-head") return mailbox_rules::overflow::drop_head;
+  if (text == "reject-publish") return mailbox_rules::overflow::reject_publish;
+  if (text == "reject-publish-dlx") return mailbox_rules::overflow::reject_publish_dlx;
+  return std::nullopt;
+}
+
+complaint check_overflow(const field_value& value, const field_table&) {
+  if (value.type != 'S') return unacceptable(value);
+  if (!overflow_of(value)) return "invalid_overflow";
+  return std::nullopt;
+}
+
+complaint check_routing_key(const field_value& value, const field_table& arguments) {
+  if (value.type != 'S') return unacceptable(value);
+  if (!arguments.contains("x-dead-letter-exchange")) return "routing_key_but_no_dlx_defined";
+  return std::nullopt;
+}
+
+struct checked_argument {
+  std::string_view name;
+  complaint (*check)(const field_value& value, const field_table& arguments);
+};
+
+constexpr std::array<checked_argument, 7> checks = {{
+    {"x-expires", check_expires},
+    {"x-message-ttl", check_time},
+    {"x-dead-letter-routing-key", check_routing_key},
+    {"x-max-length", check_count},
+    {"x-max-length-bytes", check_count},
+    {"x-overflow", check_overflow},
+    {"x-delivery-limit", check_delivery_limit},
+}};
 
 }  // namespace
 
@@ -57,6 +126,20 @@ std::optional<refusal> check_queue_arguments(const declare_queue& command, const
       if (!command.durable) return invalid("non-durable");
     }
   }
+  if (const auto* exchange = arguments.find("x-dead-letter-exchange");
+      exchange != nullptr && exchange->type != 'S') {
+    return refusal{kind::precondition_failed, "invalid type " + quoted(type_name(exchange->type)) +
+                                                  " for arg 'x-dead-letter-exchange' in " +
+                                                  std::string{described}};
+  }
+  for (const auto& [name, check] : checks) {
+    const auto* value = arguments.find(name);
+    if (value == nullptr) continue;
+    if (const auto wrong = check(*value, arguments)) {
+      return refusal{kind::precondition_failed,
+                     "invalid arg " + quoted(name) + " for " + std::string{described} + ": " + *wrong};
+    }
+  }
   for (const auto name : not_kept) {
     if (arguments.contains(name)) {
       return refusal{kind::precondition_failed,
@@ -66,6 +149,39 @@ std::optional<refusal> check_queue_arguments(const declare_queue& command, const
     }
   }
   return std::nullopt;
+}
+
+mailbox_rules rules_of(const field_table& arguments) {
+  mailbox_rules rules;
+  // `least` is what the check lets through.
+  const auto whole = [&](std::string_view name, std::int64_t least) -> std::optional<std::int64_t> {
+    const auto* value = arguments.find(name);
+    const auto number = value == nullptr ? std::nullopt : as_integer(*value);
+    return number && *number >= least ? number : std::nullopt;
+  };
+  const auto text = [&](std::string_view name) -> std::optional<std::string> {
+    const auto* value = arguments.find(name);
+    if (value == nullptr || value->type != 'S') return std::nullopt;
+    return std::string{*as_string(*value)};
+  };
+  if (const auto ttl = whole("x-message-ttl", 0)) rules.message_ttl = std::chrono::milliseconds{*ttl};
+  if (const auto expires = whole("x-expires", 1)) rules.expires = std::chrono::milliseconds{*expires};
+  if (const auto length = whole("x-max-length", 0)) rules.length_max = static_cast<std::uint64_t>(*length);
+  if (const auto size = whole("x-max-length-bytes", 0)) rules.size_max = static_cast<std::uint64_t>(*size);
+  if (const auto* overflow = arguments.find("x-overflow")) {
+    rules.on_overflow = overflow_of(*overflow).value_or(mailbox_rules::overflow::drop_head);
+  }
+  rules.dead_letter_exchange = text("x-dead-letter-exchange");
+  if (rules.dead_letter_exchange) rules.dead_letter_routing_key = text("x-dead-letter-routing-key");
+  if (const auto limit = whole("x-delivery-limit", -1)) {
+    if (*limit >= 0) {
+      const auto most = std::int64_t{std::numeric_limits<std::uint32_t>::max()};
+      rules.delivery_limit = static_cast<std::uint32_t>(std::min(*limit, most));
+    }
+  } else if (text("x-queue-type") == "quorum") {
+    rules.delivery_limit = delivery_limit_of_quorum;
+  }
+  return rules;
 }
 
 std::optional<std::string> inequivalent_argument(const field_table& current, const field_table& received,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mailbox/field_table.hpp"
+#include "mailbox/mailbox.hpp"
 
 #include <optional>
 #include <string>
@@ -18,6 +19,10 @@ struct refusal;
 [[nodiscard]] std::optional<refusal> check_queue_arguments(const declare_queue& command,
                                                            const field_table& arguments,
                                                            std::string_view described);
+
+// What the queue has to do, from arguments that were checked; what is not valid counts as not there. A quorum queue has a
+// delivery limit of 20, unless it says otherwise [49].
+[[nodiscard]] mailbox_rules rules_of(const field_table& arguments);
 
 // Whether a declaration of an existing queue asks for something else than it is [1] [2].
 [[nodiscard]] std::optional<refusal> inequivalent_queue_arguments(const field_table& current,

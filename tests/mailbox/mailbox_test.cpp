@@ -1,8 +1,11 @@
 #include "mailbox/mailbox.hpp"
 
+#include "mailbox/properties.hpp"
+
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 
+#include <chrono>
 #include <initializer_list>
 #include <map>
 #include <stdexcept>
@@ -22,22 +25,50 @@ envelope_ptr a_message(std::size_t size = 10, bool persistent = true) {
   return make_envelope("x", "key", {}, persistent, std::vector<std::byte>(size));
 }
 
+envelope_ptr a_message_that_expires(std::string after, bool persistent = true) {
+  basic_properties properties;
+  properties.content_type = "text/plain";
+  properties.expiration = std::move(after);
+  std::string bytes;
+  encode_properties(properties, bytes);
+  return make_envelope("x", "key", {reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()},
+                       persistent, std::vector<std::byte>(10));
+}
+
+mailbox_rules ttl(std::int64_t after) { return {.message_ttl = std::chrono::milliseconds{after}}; }
+mailbox_rules with_exchange(mailbox_rules rules) {
+  rules.dead_letter_exchange = "dlx";
+  return rules;
+}
+
 // A mailbox with the store that stands behind it.
 class desk {
 public:
   explicit desk(bool durable = true, std::size_t resident_max = std::size_t{1} << 20,
-                const recovered_mailbox& r = {})
-      : box{durable, {resident_max}, r} {}
+                const recovered_mailbox& r = {}, mailbox_rules rules = {})
+      : box{durable, {resident_max}, r, std::move(rules)} {}
+  explicit desk(mailbox_rules rules) : desk{true, std::size_t{1} << 20, {}, std::move(rules)} {}
 
   mailbox box;
   effects fx;
   std::map<sequence, envelope_ptr> store;
+  std::map<sequence, std::int64_t> expiries;
   journal_batch batch;
+  std::int64_t now = 1'000'000;
 
+  desk& at(std::int64_t time) {
+    now = 1'000'000 + time;
+    return *this;
+  }
+  desk& publish(envelope_ptr message, publisher_id from = paula) {
+    std::vector<arrival> arrivals{{std::move(message), from, ++numbers_[from]}};
+    box.publish(arrivals, fx, now);
+    return *this;
+  }
   desk& publish(std::size_t count, std::size_t size = 10, bool persistent = true, publisher_id from = paula) {
     std::vector<arrival> arrivals;
     for (; count > 0; --count) arrivals.push_back({a_message(size, persistent), from, ++numbers_[from]});
-    box.publish(arrivals, fx);
+    box.publish(arrivals, fx, now);
     return *this;
   }
   desk& consumer(consumer_id id, std::uint32_t prefetch = 0, bool acknowledges = true,
@@ -49,6 +80,14 @@ public:
     box.acknowledge(id, which, fx);
     return *this;
   }
+  desk& reject(consumer_id id, std::vector<sequence_range> which) {
+    box.reject(id, which, fx);
+    return *this;
+  }
+  desk& fail(consumer_id id, std::vector<sequence_range> which, blame why = blame::yes) {
+    box.give_back(id, which, fx, why);
+    return *this;
+  }
   desk& give_back(consumer_id id, std::vector<sequence_range> which) {
     box.give_back(id, which);
     return *this;
@@ -56,36 +95,51 @@ public:
 
   // What is handed out now: "1:4 2:5r" is message 4 to consumer 1, and message 5, redelivered, to consumer 2.
   std::string dispatch() {
-    box.dispatch(fx);
-    while (load()) box.dispatch(fx);
+    box.dispatch(fx, now);
+    while (load()) box.dispatch(fx, now);
     return deliveries();
   }
   std::string fetch(consumer_id id, bool acknowledges = true) {
-    while (!box.fetch(id, acknowledges, fx) && load()) {
+    while (!box.fetch(id, acknowledges, fx, now) && load()) {
     }
     return deliveries();
+  }
+  // What died since the last look: "1 expired, 3 maxlen". What is only in the store is read there.
+  std::string deaths() {
+    std::string text;
+    for (const auto& d : fx.dead_letters) {
+      CHECK((d.message || store.contains(d.at)));
+      text += (text.empty() ? "" : ", ") + std::to_string(d.at.value) + " " + std::string{to_string(d.why)};
+    }
+    fx.dead_letters.clear();
+    return text;
+  }
+  std::string expire() {
+    box.expire(now, fx);
+    while (load()) box.expire(now, fx);
+    return deaths();
   }
   std::string deliveries() {
     std::string text;
     for (const auto& d : fx.deliveries) {
       text += (text.empty() ? "" : " ") + std::to_string(d.to.value) + ":" + std::to_string(d.at.value) +
-              (d.redelivered ? "r" : "");
+              (d.redelivered ? "r" : "") + (d.attempts == 0 ? "" : std::to_string(d.attempts));
     }
     fx.deliveries.clear();
     return text;
   }
-  // Who was settled since the last look: "7:1-3 8:1".
+  // Who was settled since the last look: "7:1-3 8:1"; an x stands behind what was refused.
   std::string settlements() {
     std::string text;
     for (const auto& s : fx.settlements) {
       text += (text.empty() ? "" : " ") + std::to_string(s.by.value) + ":" + std::to_string(s.first) +
-              (s.first == s.last ? "" : "-" + std::to_string(s.last));
+              (s.first == s.last ? "" : "-" + std::to_string(s.last)) + (s.rejected ? "x" : "");
     }
     fx.settlements.clear();
     return text;
   }
 
-  // The next batch as "+1 +2 -3-5".
+  // The next batch as "+1 +2 -3-5", with an m behind it if it moves.
   std::string take() {
     batch = box.take_batch();
     std::string text;
@@ -96,10 +150,14 @@ public:
       text += (text.empty() ? "-" : " -") + std::to_string(e.first.value) +
               (e.first == e.last ? "" : "-" + std::to_string(e.last.value));
     }
+    if (batch.moves) text += text.empty() ? "m" : " m";
     return text;
   }
   void write() {
-    for (const auto& a : batch.appends) store[a.at] = a.message;
+    for (const auto& a : batch.appends) {
+      store[a.at] = a.message;
+      expiries[a.at] = a.expires_at;
+    }
     for (const auto& e : batch.erasures) store.erase(store.lower_bound(e.first), store.upper_bound(e.last));
   }
   void committed() {
@@ -114,6 +172,19 @@ public:
     return *this;
   }
 
+  // These messages, as the store has them.
+  std::vector<loaded_message> read(std::initializer_list<std::uint64_t> which) {
+    std::vector<loaded_message> found;
+    for (const auto at : which) {
+      found.push_back({{at}, envelope::read(store.at({at})->bytes()).value(), expiries[{at}]});
+    }
+    return found;
+  }
+  void claim(consumer_id id, std::initializer_list<std::uint64_t> which) {
+    auto found = read(which);
+    box.claim({.id = id}, found);
+  }
+
   bool load() {
     if (!fx.load) return false;
     last_load = *std::exchange(fx.load, std::nullopt);
@@ -123,7 +194,7 @@ public:
          s != store.end() && s->first <= last_load.where.last; ++s) {
       if (!found.empty() && (found.size() >= last_load.count_max || size >= last_load.size_max)) break;
       size += s->second->footprint();
-      found.push_back({s->first, envelope::read(s->second->bytes()).value()});
+      found.push_back({s->first, envelope::read(s->second->bytes()).value(), expiries[s->first]});
     }
     REQUIRE_FALSE(found.empty());
     ++load_count;
@@ -515,6 +586,499 @@ TEST_CASE("a fetch from a recovered mailbox asks for the message first", "[mailb
   CHECK(d.store.empty());
 }
 
+// --- claims of holders, when the actor was started again ----------------------------------------------------------
+
+TEST_CASE("what a holder claims is held again, wherever it stands, and nobody else gets it", "[mailbox]") {
+  desk before;
+  before.publish(10, 20).commit();
+  desk d{true, 1 << 20, {.count = 10, .size = 200, .first = {1}, .last = {10}}};
+  d.store = before.store;
+  SECTION("in the hole") {
+    d.consumer(alice);
+    d.claim(alice, {1, 4, 5, 10, 5});
+    CHECK(d.box.ready_count() == 6);
+    CHECK(d.box.ready_size() == 120);
+    CHECK(d.box.held_count() == 4);
+    CHECK(d.box.resident_size() == 0);
+    CHECK(d.box.holds(alice, {4}));
+    CHECK_FALSE(d.box.holds(alice, {6}));
+    CHECK_FALSE(d.box.holds(bob, {4}));
+    CHECK(d.dispatch() == "1:2r 1:3r 1:6r 1:7r 1:8r 1:9r");
+    CHECK(d.box.ready_count() == 0);
+    d.acknowledge(alice, {{{1}, {3}}});
+    d.box.release(alice);
+    d.consumer(bob);
+    CHECK(d.dispatch() == "2:4r 2:5r 2:6r 2:7r 2:8r 2:9r 2:10r");
+    d.acknowledge(bob, {{{1}, {10}}});
+  }
+  SECTION("all of the hole") {
+    d.claim(alice, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10});
+    CHECK(d.box.ready_count() == 0);
+    CHECK(d.box.consumer_count() == 0);
+    d.publish(1);
+    CHECK(d.fetch(bob) == "2:11");
+    d.acknowledge(bob, {{{11}, {11}}}).acknowledge(alice, {{{1}, {10}}});
+    CHECK_FALSE(d.box.known(alice));
+  }
+  SECTION("in memory, returned, or held by another") {
+    REQUIRE(d.fetch(bob) == "2:1r");
+    REQUIRE(d.fetch(bob) == "2:2r");
+    d.give_back(bob, {{{2}, {2}}});
+    d.claim(alice, {1, 2, 7});
+    CHECK(d.box.held_count() == 3);
+    CHECK_FALSE(d.box.holds(alice, {1}));
+    CHECK(d.box.holds(alice, {2}));
+    CHECK(d.box.holds(alice, {7}));
+    CHECK(d.box.ready_count() == 7);
+    CHECK(d.box.ready_size() == 140);
+    d.consumer(carol);
+    CHECK(d.dispatch() == "3:3r 3:4r 3:5r 3:6r 3:8r 3:9r 3:10r");
+    for (const auto id : {alice, bob, carol}) d.acknowledge(id, {{{1}, {10}}});
+  }
+  SECTION("what is gone, or never was") {
+    REQUIRE(d.fetch(bob, false) == "2:1r");
+    d.claim(alice, {1});
+    std::vector<loaded_message> strange{{{99}, a_message()}};
+    d.box.claim({.id = alice}, strange);
+    CHECK_FALSE(d.box.known(alice));
+    CHECK(d.box.ready_count() == 9);
+    d.box.purge(d.fx);
+  }
+  d.commit();
+  CHECK(d.store.empty());
+  CHECK(d.box.resident_size() == 0);
+  CHECK(d.box.held_count() == 0);
+}
+
+TEST_CASE("a purge spares what was claimed out of the middle of the hole", "[mailbox]") {
+  desk before;
+  before.publish(10, 20).commit();
+  desk d{true, 1 << 20, {.count = 10, .size = 200, .first = {1}, .last = {10}}};
+  d.store = before.store;
+  d.claim(alice, {1, 4, 5, 10});
+  CHECK(d.box.purge(d.fx) == 6);
+  CHECK(d.take() == "-2-3 -6-9");
+  d.committed();
+  CHECK(d.store.size() == 4);
+  d.box.release(alice);
+  d.consumer(bob);
+  CHECK(d.dispatch() == "2:1r 2:4r 2:5r 2:10r");
+}
+
+TEST_CASE("what was claimed stays out when the messages around it are folded away again", "[mailbox]") {
+  desk before;
+  before.publish(40, 100).commit();
+  desk d{true, 1 << 20, {.count = 40, .size = 4000, .first = {1}, .last = {40}}};
+  d.store = before.store;
+  REQUIRE(d.fetch(bob) == "2:1r");  // now all are in memory
+  d.claim(alice, {20, 30, 40});
+  d.box.limit_memory(2000);
+  d.publish(1, 100).commit();
+  CHECK(d.box.resident_size() <= 2000);
+  CHECK(d.box.ready_count() == 37);
+  d.consumer(carol);
+  std::string expected;
+  for (int n = 2; n <= 40; ++n) {
+    if (n % 10 != 0 || n == 10) expected += "3:" + std::to_string(n) + "r ";
+  }
+  CHECK(d.dispatch() == expected + "3:41");
+  CHECK(d.load_count > 1);
+}
+
+TEST_CASE("a credit can be set, whatever was granted before", "[mailbox]") {
+  desk d;
+  d.consumer(alice, 0, true, 0).publish(2);
+  d.box.set_credit(alice, 1);
+  CHECK(d.dispatch() == "1:1");
+  d.box.set_credit(alice, 0);
+  CHECK(d.dispatch().empty());
+  d.box.set_credit(alice, plenty);
+  d.box.set_credit(bob, plenty);  // nobody
+  CHECK(d.dispatch() == "1:2");
+}
+
+TEST_CASE("a holder that claimed may become a consumer afterwards", "[mailbox]") {
+  desk before;
+  before.publish(4).commit();
+  desk d{true, 1 << 20, {.count = 4, .size = 40, .first = {1}, .last = {4}}};
+  d.store = before.store;
+  d.claim(alice, {2});
+  d.consumer(alice, 2);
+  CHECK(d.dispatch() == "1:1r");
+  d.acknowledge(alice, {{{2}, {2}}});
+  CHECK(d.dispatch() == "1:3r");
+}
+
+// --- expiry -------------------------------------------------------------------------------------------------------
+
+TEST_CASE("a message expires after the queue's time or its own, whichever is shorter [57]", "[mailbox]") {
+  desk d{with_exchange(ttl(100))};
+  d.at(0).publish(a_message_that_expires("30")).publish(a_message_that_expires("500")).publish(a_message());
+  d.publish(a_message_that_expires("no number"));
+  CHECK(d.box.next_expiry() == 1'000'030);
+  CHECK(d.at(29).expire().empty());
+  CHECK(d.at(30).expire() == "1 expired");
+  CHECK(d.box.next_expiry() == 1'000'100);
+  CHECK(d.at(99).expire().empty());
+  CHECK(d.at(1000).expire() == "2 expired, 3 expired, 4 expired");
+  CHECK_FALSE(d.box.next_expiry());
+  CHECK(d.box.ready_count() == 0);
+  CHECK(d.box.ready_size() == 0);
+  CHECK(d.box.resident_size() == 0);
+}
+
+TEST_CASE("a message's own expiration counts in any queue", "[mailbox]") {
+  desk d;
+  d.publish(a_message_that_expires("30")).publish(a_message_that_expires("99999999999999999999999"));
+  CHECK(d.box.next_expiry() == 1'000'030);
+  CHECK(d.at(30).expire().empty());
+  CHECK(d.settlements() == "7:1");  // gone without a trace
+  CHECK(d.take() == "+2");
+  CHECK(d.batch.appends.front().expires_at > std::int64_t{1} << 60);
+  CHECK(d.box.ready_count() == 1);
+}
+
+TEST_CASE("a message expires only at the head: one that lives longer hides those behind it [57]",
+          "[mailbox]") {
+  desk d{with_exchange({})};
+  d.publish(1).publish(a_message_that_expires("10")).publish(1).publish(a_message_that_expires("20"));
+  CHECK_FALSE(d.box.next_expiry());
+  CHECK(d.at(50).expire().empty());
+  CHECK(d.box.ready_count() == 4);
+  CHECK(d.fetch(alice) == "1:1");
+  CHECK(d.box.next_expiry() == 1'000'010);
+  CHECK(d.fetch(alice) == "1:3");
+  CHECK(d.deaths() == "2 expired");
+  CHECK(d.expire() == "4 expired");
+}
+
+TEST_CASE("an expired message is never delivered, and one that is held does not expire", "[mailbox]") {
+  desk d{with_exchange(ttl(100))};
+  d.at(0).publish(3).consumer(alice, 1);
+  CHECK(d.dispatch() == "1:1");
+  d.at(101);
+  CHECK(d.expire() == "2 expired, 3 expired");
+  CHECK(d.box.holds(alice, {1}));
+  CHECK_FALSE(d.box.next_expiry());
+  d.publish(1).fail(alice, {{{1}, {1}}});
+  CHECK(d.box.next_expiry() == 1'000'100);  // requeued, it keeps its time
+  CHECK(d.dispatch() == "1:4");
+  CHECK(d.deaths() == "1 expired");
+}
+
+TEST_CASE("a message that expires at once reaches a consumer that waits, and nobody else [29]", "[mailbox]") {
+  desk d{with_exchange({})};
+  d.consumer(alice, 1).publish(a_message_that_expires("0")).publish(a_message_that_expires("0"));
+  CHECK(d.dispatch() == "1:1");
+  CHECK(d.deaths() == "2 expired");
+  CHECK(d.fetch(bob).empty());
+}
+
+TEST_CASE("a message that is only in the store expires, too, after a restart and out of the backlog",
+          "[mailbox]") {
+  desk before{with_exchange(ttl(100))};
+  before.at(0).publish(2).at(50).publish(1).commit();
+  const bool queue_says = GENERATE(true, false);
+  recovered_mailbox r{.count = 3, .size = 30, .first = {1}, .last = {3}, .used = {}, .expires = !queue_says};
+  desk d{true, 1 << 20, r, with_exchange(queue_says ? ttl(100) : mailbox_rules{})};
+  d.store = before.store;
+  d.expiries = before.expiries;
+  REQUIRE(d.box.next_expiry());
+  CHECK(*d.box.next_expiry() < 1'000'000);  // unknown: to be looked at now
+  CHECK(d.at(60).expire().empty());
+  CHECK(d.box.next_expiry() == 1'000'100);
+  CHECK(d.at(120).expire() == "1 expired, 2 expired");
+  CHECK(d.box.next_expiry() == 1'000'150);
+  CHECK(d.take() == "-1-2 m");
+  d.committed();
+  CHECK(d.at(151).fetch(alice).empty());
+  CHECK(d.deaths() == "3 expired");
+  d.commit();
+  CHECK(d.store.empty());
+
+  constexpr std::size_t budget = 8000;
+  desk long_one{true, budget, {}, ttl(1000)};
+  for (int n = 0; n < 50; ++n) long_one.at(n).publish(10, 100).commit();
+  CHECK(long_one.box.resident_size() <= budget);
+  CHECK(long_one.at(1024).expire().empty());
+  CHECK(long_one.box.ready_count() == 250);
+  CHECK(long_one.load_count > 0);
+  CHECK(long_one.box.next_expiry() == 1'001'025);
+}
+
+// --- too many -----------------------------------------------------------------------------------------------------
+
+TEST_CASE("of too many ready messages the oldest go, when no consumer takes them [58]", "[mailbox]") {
+  desk d{with_exchange({.length_max = 3})};
+  d.publish(5);
+  CHECK(d.dispatch().empty());
+  CHECK(d.deaths() == "1 maxlen, 2 maxlen");
+  CHECK(d.box.ready_count() == 3);
+  d.consumer(alice, 2);
+  d.publish(2);
+  CHECK(d.dispatch() == "1:3 1:4");
+  CHECK(d.deaths().empty());  // held messages do not count
+  d.box.release(alice);
+  d.dispatch();
+  CHECK(d.deaths() == "3 maxlen, 4 maxlen");
+  CHECK(d.box.ready_count() == 3);
+}
+
+TEST_CASE("a length of 0 keeps only what a consumer takes at once [58]", "[mailbox]") {
+  desk d{mailbox_rules{.length_max = 0}};
+  d.consumer(alice, 1).publish(3);
+  CHECK(d.dispatch() == "1:1");
+  CHECK(d.box.ready_count() == 0);
+  CHECK(d.settlements() == "7:2-3");
+}
+
+TEST_CASE("the bytes of the bodies may be too many, as well, and either limit counts [58]", "[mailbox]") {
+  desk d{with_exchange({.length_max = 4, .size_max = 100})};
+  d.publish(2, 40).dispatch();
+  CHECK(d.deaths().empty());
+  d.publish(1, 21).dispatch();
+  CHECK(d.deaths() == "1 maxlen");
+  CHECK(d.box.ready_size() == 61);
+  d.publish(3, 1).dispatch();
+  CHECK(d.deaths() == "2 maxlen");
+  d.publish(1, 101).dispatch();  // which fits never
+  CHECK(d.deaths() == "3 maxlen, 4 maxlen, 5 maxlen, 6 maxlen, 7 maxlen");
+  CHECK(d.box.resident_size() == 0);
+}
+
+TEST_CASE("the oldest go even if they are only in the store", "[mailbox]") {
+  desk d{true, 4000, {}, {.length_max = 100}};
+  for (int n = 0; n < 20; ++n) {
+    d.publish(10, 100).dispatch();
+    d.commit();
+  }
+  CHECK(d.box.ready_count() == 100);
+  CHECK(d.box.resident_size() <= 4000);
+  CHECK(d.load_count > 0);
+  d.commit();
+  CHECK(d.store.size() == 100);
+  CHECK(d.fetch(alice) == "1:101");
+}
+
+TEST_CASE("when there are too many the newest are refused, if the queue says so [59]", "[mailbox]") {
+  using overflow = mailbox_rules::overflow;
+  SECTION("by number") {
+    desk d{mailbox_rules{.length_max = 2, .on_overflow = overflow::reject_publish}};
+    d.publish(1, 10, false).publish(3);
+    CHECK(d.settlements() == "7:1 7:3-4x");
+    CHECK(d.box.ready_count() == 2);
+    CHECK(d.take() == "+2");
+    d.committed();
+    CHECK(d.settlements() == "7:2");
+    d.publish(1, 10, false);
+    CHECK(d.settlements() == "7:5x");  // never merged with what was accepted
+    CHECK(d.fetch(alice) == "1:1");
+    d.publish(1, 10, false);
+    CHECK(d.settlements() == "7:6");
+    CHECK(d.fetch(alice) == "1:2");
+    CHECK(d.fetch(alice) == "1:3");  // what is refused takes no place
+  }
+  SECTION("by size") {
+    desk d{mailbox_rules{.size_max = 50, .on_overflow = overflow::reject_publish}};
+    d.publish(1, 30, false).publish(1, 21, false).publish(1, 20, false);
+    CHECK(d.settlements() == "7:1 7:2x 7:3");
+    CHECK(d.box.ready_size() == 50);
+  }
+  SECTION("not those that a consumer takes at once") {
+    desk d{mailbox_rules{.length_max = 2, .on_overflow = overflow::reject_publish}};
+    d.consumer(alice, 3).publish(7, 10, false);
+    CHECK(d.settlements() == "7:1-5 7:6-7x");
+    CHECK(d.dispatch() == "1:1 1:2 1:3");
+    CHECK(d.box.ready_count() == 2);
+  }
+  SECTION("nor those for which expired ones give way") {
+    desk d{mailbox_rules{.message_ttl = std::chrono::milliseconds{10},
+                         .length_max = 2,
+                         .on_overflow = overflow::reject_publish}};
+    d.at(0).publish(3, 10, false).at(10).publish(1, 10, false);
+    CHECK(d.settlements() == "7:1-2 7:3x 7:4");
+    CHECK(d.box.ready_count() == 1);
+  }
+  SECTION("and become dead letters, if it says that, too") {
+    desk d{with_exchange({.length_max = 1, .on_overflow = overflow::reject_publish_dlx})};
+    d.publish(3);
+    CHECK(d.settlements() == "7:2-3x");
+    REQUIRE(d.fx.dead_letters.size() == 2);
+    CHECK(d.fx.dead_letters[0].message);
+    CHECK(d.deaths() == "0 maxlen, 0 maxlen");
+    CHECK(d.take() == "+1 m");
+    desk alone{mailbox_rules{.length_max = 1, .on_overflow = overflow::reject_publish_dlx}};
+    alone.publish(2);
+    CHECK(alone.settlements() == "7:2x");
+    CHECK(alone.deaths().empty());
+  }
+}
+
+// --- failed deliveries --------------------------------------------------------------------------------------------
+
+TEST_CASE("a message that comes back counts its failed deliveries, if somebody is to blame [47] [48]",
+          "[mailbox]") {
+  desk d;
+  d.publish(2).consumer(alice);
+  CHECK(d.dispatch() == "1:1 1:2");
+  d.fail(alice, {{{1}, {1}}}).fail(alice, {{{2}, {2}}}, blame::no);
+  CHECK(d.dispatch() == "1:1r1 1:2r");
+  d.give_back(alice, {{{1}, {2}}});
+  CHECK(d.dispatch() == "1:1r1 1:2r");
+  d.box.release(alice, d.fx);
+  d.consumer(bob);
+  CHECK(d.dispatch() == "2:1r2 2:2r1");
+  d.box.release(bob);
+  d.consumer(carol);
+  CHECK(d.dispatch() == "3:1r2 3:2r1");
+}
+
+TEST_CASE("more failed deliveries than the limit are the end of a message [49]", "[mailbox]") {
+  desk d{with_exchange({.delivery_limit = 2})};
+  d.publish(2).commit().consumer(alice);
+  for (int round = 0; round < 2; ++round) {
+    d.dispatch();
+    d.fail(alice, {{{1}, {1}}});
+    CHECK(d.deaths().empty());
+  }
+  CHECK(d.dispatch() == "1:1r2");
+  SECTION("when it is given back") { d.fail(alice, {{{1}, {2}}}); }
+  SECTION("when its holder is gone") { d.box.release(alice, d.fx); }
+  CHECK(d.deaths() == "1 delivery_limit");
+  CHECK(d.box.ready_count() == 1);
+  CHECK(d.box.held_count() == 0);
+  CHECK(d.take() == "-1 m");
+  d.committed();
+  CHECK(d.fetch(bob) == "2:2r1");
+  d.acknowledge(bob, {{{2}, {2}}}).commit();
+  CHECK(d.box.resident_size() == 0);
+}
+
+TEST_CASE("a limit of 0 lets a message be delivered once [49]", "[mailbox]") {
+  desk d{mailbox_rules{.delivery_limit = 0}};
+  d.publish(2).consumer(alice, 1).dispatch();
+  d.settlements();
+  d.fail(alice, {{{1}, {1}}});
+  CHECK(d.settlements() == "7:1");
+  CHECK(d.dispatch() == "1:2");
+}
+
+// --- dead letters -------------------------------------------------------------------------------------------------
+
+TEST_CASE("a rejected message is a dead letter, and gone where there is no exchange for it [63]",
+          "[mailbox]") {
+  desk d{with_exchange({})};
+  d.publish(3).commit().consumer(alice).dispatch();
+  d.settlements();
+  d.reject(alice, {{{1}, {2}}, {{9}, {9}}});
+  CHECK(d.deaths() == "1 rejected, 2 rejected");
+  CHECK(d.take() == "-1-2 m");
+  CHECK(d.box.held_count() == 1);
+
+  desk plain;
+  plain.publish(1).consumer(alice).dispatch();
+  plain.reject(alice, {{{1}, {1}}});
+  CHECK(plain.deaths().empty());
+  CHECK(plain.settlements() == "7:1");
+  CHECK(plain.take().empty());
+}
+
+TEST_CASE("I7: the publisher of a dead letter hears of it when the next batch is stored", "[mailbox]") {
+  desk d{with_exchange({})};
+  d.publish(2).consumer(alice).dispatch();
+  d.reject(alice, {{{1}, {2}}});
+  CHECK(d.settlements().empty());
+  CHECK(d.box.has_unsent());
+  CHECK(d.take() == "m");
+  CHECK(d.box.batch_under_way());
+  CHECK_FALSE(d.box.has_unsent());
+  SECTION("it is") {
+    d.committed();
+    CHECK(d.settlements() == "7:1-2");
+  }
+  SECTION("it is not at first") {
+    d.box.on_not_committed(std::move(d.batch), d.fx);
+    CHECK(d.settlements().empty());
+    CHECK(d.take() == "m");
+    d.publish(1).dispatch();
+    d.reject(alice, {{{3}, {3}}});
+    d.committed();
+    CHECK(d.settlements() == "7:1-2");
+    CHECK(d.take() == "m");
+    d.committed();
+    CHECK(d.settlements() == "7:3");
+  }
+  SECTION("the mailbox goes before") {
+    d.publish(1).dispatch();
+    d.reject(alice, {{{3}, {3}}});
+    d.box.settle_all(d.fx);
+    CHECK(d.settlements() == "7:1-3");
+  }
+  d.box.settle_all(d.fx);
+  CHECK(d.settlements().empty());
+}
+
+TEST_CASE("I7: a message that dies while it is being written is settled with that batch or with its copy",
+          "[mailbox]") {
+  desk d{with_exchange({})};
+  d.publish(3).consumer(alice).dispatch();
+  REQUIRE(d.take() == "+1 +2 +3");
+  d.reject(alice, {{{2}, {2}}}).acknowledge(alice, {{{3}, {3}}});
+  CHECK(d.settlements().empty());
+  SECTION("it is stored") {
+    d.committed();
+    CHECK(d.settlements() == "7:1-3");
+    CHECK(d.take() == "-2-3 m");
+  }
+  SECTION("it is not") {
+    d.box.on_not_committed(std::move(d.batch), d.fx);
+    CHECK(d.settlements() == "7:3");  // acknowledged, and never to be written
+    CHECK(d.take() == "+1 -2-3 m");
+    CHECK(d.settlements().empty());
+    d.committed();
+    CHECK(d.settlements() == "7:1-2");
+  }
+}
+
+TEST_CASE("a dead letter whose body is only in the store says so", "[mailbox]") {
+  desk d{true, 600, {}, with_exchange({})};
+  d.publish(10, 200).commit().consumer(alice);
+  d.dispatch();
+  d.reject(alice, {{{1}, {10}}});
+  REQUIRE(d.fx.dead_letters.size() == 10);
+  CHECK_FALSE(d.fx.dead_letters.back().message);
+  CHECK(d.deaths().find("10 rejected") != std::string::npos);
+  d.commit();
+  CHECK(d.store.empty());
+}
+
+TEST_CASE("a purge and the end of a queue make no dead letters [63]", "[mailbox]") {
+  desk d{with_exchange(ttl(10))};
+  d.publish(2).commit().publish(1);
+  CHECK(d.box.purge(d.fx) == 3);
+  CHECK(d.deaths().empty());
+  CHECK(d.settlements() == "7:1-3");
+  CHECK(d.take() == "-1-2");
+}
+
+TEST_CASE("a claimed message keeps its time, and its failed delivery counts when it comes back",
+          "[mailbox]") {
+  desk before{ttl(100)};
+  before.at(0).publish(3).commit();
+  desk d{true,
+         1 << 20,
+         {.count = 3, .size = 30, .first = {1}, .last = {3}},
+         with_exchange({.message_ttl = std::chrono::milliseconds{100}, .delivery_limit = 0})};
+  d.store = before.store;
+  d.expiries = before.expiries;
+  d.claim(alice, {1, 2});
+  CHECK(d.at(500).expire() == "3 expired");
+  d.fail(alice, {{{1}, {1}}}).fail(alice, {{{2}, {2}}}, blame::no);
+  CHECK(d.deaths() == "1 delivery_limit");
+  CHECK(d.box.next_expiry() == 1'000'100);
+  CHECK(d.expire() == "2 expired");
+}
+
 // --- memory -----------------------------------------------------------------------------------------------------
 
 TEST_CASE("I6: of a long backlog only as much as the budget stays in memory, and it drains in order",
@@ -636,4 +1200,89 @@ TEST_CASE("a lower budget takes effect with the next messages", "[mailbox]") {
   CHECK(before > 50'000);
   CHECK(d.box.resident_size() <= 8000);
   CHECK(d.box.ready_count() == 101);
+}
+
+// --- messages that other actors stored ----------------------------------------------------------------------------
+
+namespace {
+
+// What another actor has stored in this mailbox.
+void arrive(desk& d, std::vector<sequence> places, std::size_t size = 10) {
+  std::vector<loaded_message> messages;
+  for (const auto at : places) {
+    messages.push_back({at, a_message(size, true)});
+    d.store[at] = messages.back().message;
+  }
+  d.box.arrive(messages);
+}
+
+}  // namespace
+
+TEST_CASE("a message that another actor stored stands at the place that it was given", "[mailbox]") {
+  desk d;
+  d.publish(2);
+  d.box.skip_to({4});  // 3 was given away
+  d.publish(1);
+  arrive(d, {{3}});
+  d.consumer(alice);
+  CHECK(d.dispatch() == "1:1 1:2 1:3 1:4");
+}
+
+TEST_CASE("a message that another actor stored is erased, not written, and nobody is told of it",
+          "[mailbox]") {
+  desk d;
+  d.box.skip_to({2});
+  arrive(d, {{1}});
+  CHECK(d.box.take_batch().empty());
+  d.consumer(alice);
+  CHECK(d.dispatch() == "1:1");
+  d.acknowledge(alice, {{{1}, {1}}});
+  CHECK(d.fx.settlements.empty());
+  const auto batch = d.box.take_batch();
+  CHECK(batch.appends.empty());
+  CHECK(batch.erasures == std::vector<sequence_range>{{{1}, {1}}});
+}
+
+TEST_CASE("a message that arrives after its neighbours were delivered goes next", "[mailbox]") {
+  desk d;
+  d.box.skip_to({2});
+  d.publish(3).consumer(alice, 1);
+  CHECK(d.dispatch() == "1:2");
+  arrive(d, {{1}});
+  d.acknowledge(alice, {{{2}, {2}}});
+  CHECK(d.dispatch() == "1:1");
+}
+
+TEST_CASE("a place that was given away and never used is not missed", "[mailbox]") {
+  desk d;
+  d.publish(1);
+  d.box.skip_to({5});
+  d.publish(1).consumer(alice);
+  CHECK(d.dispatch() == "1:1 1:5");
+  d.acknowledge(alice, {{{1}, {5}}});
+  CHECK(d.box.ready_count() + d.box.held_count() == 0);
+}
+
+TEST_CASE("a message that arrives in the middle of a backlog that is only in the store is read with it",
+          "[mailbox]") {
+  desk d{true, 1000};
+  d.publish(20, 100);
+  d.box.skip_to({22});
+  d.publish(20, 100);
+  d.commit();
+  d.publish(1, 100);
+  d.commit();
+  const auto ready = d.box.ready_count();
+  arrive(d, {{21}}, 100);
+  CHECK(d.box.ready_count() == ready + 1);
+  d.consumer(alice);
+  std::string all;
+  for (std::uint64_t n = 1; n <= 42; ++n) all += (n == 1 ? "1:" : " 1:") + std::to_string(n);
+  std::string got;
+  for (int turn = 0; turn < 100 && d.box.ready_count() > 0; ++turn) {
+    const auto some = d.dispatch();
+    got += (got.empty() || some.empty() ? "" : " ") + some;
+    d.acknowledge(alice, {{{1}, {100}}});
+  }
+  CHECK(got == all);
 }

@@ -170,3 +170,38 @@ TEST_CASE("text too long for a property is a bug of whoever encodes it", "[prope
   p.message_id = std::string(255, 'm');
   CHECK(encoded(p).size() == 2 + 1 + 255);
 }
+
+TEST_CASE("every subset of the properties can be written with other headers and without its expiration",
+          "[properties]") {
+  const field_table headers{{"x-death", field_value::of_array({})}};
+  std::size_t wrong = 0;
+  for (unsigned chosen = 0; chosen < (1U << property_count); ++chosen) {
+    const auto from = some_of_them(chosen);
+    const auto raw = encoded(from);
+    std::string same = "before";
+    std::string changed = "before";
+    auto wanted = from;
+    wanted.headers = headers;
+    wanted.expiration.reset();
+    if (!rewrite_properties(bytes_of(raw), {}, same) || same != "before" + raw) ++wrong;
+    if (!rewrite_properties(bytes_of(raw), {.headers = &headers, .without_expiration = true}, changed) ||
+        changed != "before" + encoded(wanted)) {
+      ++wrong;
+    }
+  }
+  CHECK(wrong == 0);
+  std::string out;
+  CHECK(rewrite_properties({}, {.headers = &headers, .without_expiration = true}, out).has_value());
+  CHECK(headers_of(bytes_of(out)).size() == 13);
+}
+
+TEST_CASE("properties that are damaged are not written anew", "[properties]") {
+  const auto whole = encoded(all_of_them());
+  for (std::size_t size = 1; size < whole.size(); ++size) {
+    const std::string cut = whole.substr(0, size);
+    std::string out = "before";
+    CHECK(
+        rewrite_properties(bytes_of(cut), {.headers = nullptr, .without_expiration = true}, out).has_error());
+    CHECK(out == "before");
+  }
+}

@@ -5,7 +5,11 @@
 
 #include <catch2/catch_test_macros.hpp>
 
+#include <chrono>
+#include <cstdint>
+#include <initializer_list>
 #include <string>
+#include <utility>
 
 using namespace posthorn;
 
@@ -58,12 +62,108 @@ TEST_CASE("a quorum queue is durable, shared, and stays [10]", "[topology]") {
 }
 
 TEST_CASE("an argument that promises what is not there yet is refused by its name", "[topology]") {
-  for (const auto* name :
-       {"x-expires", "x-message-ttl", "x-max-length", "x-max-length-bytes", "x-max-priority", "x-overflow",
-        "x-dead-letter-exchange", "x-delivery-limit", "x-single-active-consumer"}) {
+  for (const auto* name : {"x-max-priority", "x-single-active-consumer", "x-dead-letter-strategy",
+                           "x-consumer-timeout", "x-dispatch", "x-message-deduplication"}) {
     const auto text = checked(a_command(), {{name, field_value::of_int(1)}});
     CHECK(text.find("invalid arg '" + std::string{name} + "' for " + described) == 0);
   }
+}
+
+TEST_CASE("an argument with a value that it cannot have is refused, in RabbitMQ's words [3]", "[topology]") {
+  const auto answer = [](const char* name, field_value value) {
+    const auto text = checked(a_command(), {{name, std::move(value)}});
+    const std::string start = "invalid arg '" + std::string{name} + "' for " + described + ": ";
+    return text.starts_with(start) ? text.substr(start.size()) : text;
+  };
+  const auto number = [](std::int64_t n) { return field_value::of_long(n); };
+  const auto text = [](const char* t) { return field_value::of_string(t); };
+  for (const auto* name : {"x-message-ttl", "x-max-length", "x-max-length-bytes"}) {
+    CHECK(answer(name, field_value::of_int(0)) == "accepted");
+    CHECK(answer(name, number(60'000)) == "accepted");
+    CHECK(answer(name, {'b', std::int64_t{5}}) == "accepted");
+    CHECK(answer(name, number(-1)) == "{value_negative,-1}");
+    CHECK(answer(name, text("5")) == "{unacceptable_type,longstr}");
+    CHECK(answer(name, field_value::of_double(1.5)) == "{unacceptable_type,double}");
+    CHECK(answer(name, field_value::of_timestamp(5)) == "{unacceptable_type,timestamp}");
+  }
+  CHECK(answer("x-expires", number(1)) == "accepted");
+  CHECK(answer("x-expires", number(0)) == "{value_zero,0}");
+  CHECK(answer("x-expires", number(-7)) == "{value_negative,-7}");
+  CHECK(answer("x-expires", field_value::of_bool(true)) == "{unacceptable_type,bool}");
+  CHECK(answer("x-expires", number(315'360'000'000)) == "accepted");
+  CHECK(answer("x-expires", number(315'360'000'001)) == "{value_too_big,315360000001}");
+  CHECK(answer("x-message-ttl", number(315'360'000'001)) == "{value_too_big,315360000001}");
+  CHECK(answer("x-max-length", number(std::int64_t{1} << 62)) == "accepted");
+  for (const auto* how : {"drop-head", "reject-publish", "reject-publish-dlx"}) {
+    CHECK(answer("x-overflow", text(how)) == "accepted");
+  }
+  CHECK(answer("x-overflow", text("drop-tail")) == "invalid_overflow");
+  CHECK(answer("x-overflow", number(1)) == "{unacceptable_type,long}");
+  CHECK(answer("x-delivery-limit", number(0)) == "accepted");
+  CHECK(answer("x-delivery-limit", number(-1)) == "accepted");
+  CHECK(answer("x-delivery-limit", number(-2)) == "{value_negative,-2}");
+  CHECK(answer("x-delivery-limit", text("3")) == "{unacceptable_type,longstr}");
+}
+
+TEST_CASE("a dead-letter exchange is named by text, and a routing key for it needs one [3]", "[topology]") {
+  const auto c = a_command();
+  const auto text = field_value::of_string("dlx");
+  CHECK(checked(c, {{"x-dead-letter-exchange", text}}) == "accepted");
+  CHECK(checked(c, {{"x-dead-letter-exchange", field_value::of_string("")}}) == "accepted");
+  CHECK(checked(c, {{"x-dead-letter-exchange", field_value::of_int(1)}}) ==
+        "invalid type 'signedint' for arg 'x-dead-letter-exchange' in " + described);
+  CHECK(checked(c, {{"x-dead-letter-exchange", text}, {"x-dead-letter-routing-key", text}}) == "accepted");
+  const std::string start = "invalid arg 'x-dead-letter-routing-key' for " + described + ": ";
+  CHECK(checked(c, {{"x-dead-letter-routing-key", text}}) == start + "routing_key_but_no_dlx_defined");
+  CHECK(
+      checked(c, {{"x-dead-letter-exchange", text}, {"x-dead-letter-routing-key", field_value::of_int(1)}}) ==
+      start + "{unacceptable_type,signedint}");
+}
+
+TEST_CASE("the rules of a mailbox are read from the queue's arguments", "[topology]") {
+  using overflow = mailbox_rules::overflow;
+  CHECK(rules_of({}) == mailbox_rules{});
+  CHECK(rules_of({{"x-queue-type", field_value::of_string("classic")}, {"x-mine", field_value::of_int(3)}}) ==
+        mailbox_rules{});
+  const auto all = rules_of({
+      {"x-message-ttl", field_value::of_int(0)},
+      {"x-expires", field_value::of_long(60'000)},
+      {"x-max-length", field_value::of_int(10)},
+      {"x-max-length-bytes", field_value::of_long(std::int64_t{1} << 40)},
+      {"x-overflow", field_value::of_string("reject-publish-dlx")},
+      {"x-dead-letter-exchange", field_value::of_string("")},
+      {"x-dead-letter-routing-key", field_value::of_string("k")},
+      {"x-delivery-limit", field_value::of_int(3)},
+  });
+  CHECK(all.message_ttl == std::chrono::milliseconds{0});
+  CHECK(all.expires == std::chrono::minutes{1});
+  CHECK(all.length_max == 10);
+  CHECK(all.size_max == std::uint64_t{1} << 40);
+  CHECK(all.on_overflow == overflow::reject_publish_dlx);
+  CHECK(all.dead_letter_exchange == "");
+  CHECK(all.dead_letter_routing_key == "k");
+  CHECK(all.delivery_limit == 3);
+  CHECK(rules_of({{"x-overflow", field_value::of_string("reject-publish")}}).on_overflow ==
+        overflow::reject_publish);
+  CHECK(rules_of({{"x-overflow", field_value::of_string("drop-head")}}) == mailbox_rules{});
+}
+
+TEST_CASE("a quorum queue limits deliveries to 20 unless it is told otherwise [49]", "[topology]") {
+  const std::pair<std::string, field_value> quorum{"x-queue-type", field_value::of_string("quorum")};
+  const auto limit = [](std::int32_t n) {
+    return std::pair<std::string, field_value>{"x-delivery-limit", field_value::of_int(n)};
+  };
+  const auto rules = [](std::initializer_list<std::pair<std::string, field_value>> arguments) {
+    field_table table;
+    for (const auto& [name, value] : arguments) table.set(name, value);
+    return rules_of(table);
+  };
+  CHECK(rules({quorum}).delivery_limit == 20);
+  CHECK(rules({quorum, limit(5)}).delivery_limit == 5);
+  CHECK(rules({quorum, limit(0)}).delivery_limit == 0);
+  CHECK_FALSE(rules({quorum, limit(-1)}).delivery_limit);
+  CHECK_FALSE(rules({}).delivery_limit);
+  CHECK(rules({limit(2)}).delivery_limit == 2);
 }
 
 TEST_CASE("two declarations mean the same when the arguments that count are equal by value [1] [2]",
@@ -88,4 +188,5 @@ TEST_CASE("two declarations mean the same when the arguments that count are equa
   CHECK(compared({}, {{"x-queue-type", field_value::of_string("classic")}}) == "the same");
   CHECK(compared({}, {{"x-queue-type", field_value::of_string("quorum")}}) != "the same");
   CHECK(compared({{"x-mine", narrow}}, {}) == "the same");
+  CHECK(compared({{"x-delivery-limit", narrow}}, {}) != "the same");
 }
