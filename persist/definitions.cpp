@@ -1,10 +1,7 @@
 #include "persist/definitions.hpp"
 
+#include "persist/flat_message.hpp"
 #include "persist/schema.capnp.h"
-
-#include <capnp/message.h>
-#include <capnp/serialize.h>
-#include <kj/exception.h>
 
 #include <cstring>
 
@@ -32,21 +29,13 @@ record_bytes encoded(Fill fill) {
   return out;
 }
 
-// The one place where bytes of a definition become a value, and Cap'n Proto's exceptions become errors.
 template <class Struct, class Value, class Read>
 result<std::pair<std::string, Value>> decoded(std::span<const std::byte> bytes, Read read) {
-  if (bytes.size() % sizeof(capnp::word) != 0) return corrupted("a definition has an odd size");
-  auto words = kj::heapArray<capnp::word>(bytes.size() / sizeof(capnp::word));
-  if (!bytes.empty()) std::memcpy(words.asBytes().begin(), bytes.data(), bytes.size());
-  try {
-    capnp::FlatArrayMessageReader message{words};
-    const auto fields = message.getRoot<Struct>();
+  return read_flat<Struct>(bytes, "a definition", [&](const auto& fields) {
     Value value;
     read(fields, value);
     return std::pair{as_string(fields.getVhost()), std::move(value)};
-  } catch (const kj::Exception& e) {
-    return corrupted(std::string{"not a definition: "} + e.getDescription().cStr());
-  }
+  });
 }
 
 std::optional<exchange_type> type_of(std::string_view name) {

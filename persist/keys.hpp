@@ -14,6 +14,18 @@
 
 namespace posthorn {
 
+// Every table that a store may have.
+inline constexpr std::array table_names = {"meta",     "exchanges",   "queues",  "bindings",
+                                           "messages", "graves",      "actors",  "state",
+                                           "timers",   "timer_names", "history", "events"};
+
+inline std::span<const std::byte> as_key(std::string_view text) noexcept {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+inline std::string_view as_text(std::span<const std::byte> key) noexcept {
+  return {reinterpret_cast<const char*>(key.data()), key.size()};
+}
+
 class id_key {
 public:
   explicit id_key(std::uint64_t id) noexcept {
@@ -51,7 +63,7 @@ private:
   std::array<std::byte, 16> bytes_;
 };
 
-// What a record's checksum is seeded with: its place.
+// What a record's checksum is seeded with: its place. Those of actors are seeded with their keys (persist/record.hpp).
 inline std::uint64_t seed_of(mailbox_id mailbox, sequence at) noexcept {
   return mailbox.value * 0x9e3779b97f4a7c15ULL ^ at.value;
 }

@@ -18,6 +18,8 @@ struct record {
   static constexpr std::size_t header_size = 16;
   // A message that does not survive a restart, written for want of memory.
   static constexpr std::uint32_t transient = 1;
+  // A message that expires: 8 octets that say when stand in front of it.
+  static constexpr std::uint32_t expires = 2;
 
   std::uint32_t flags = 0;
   std::span<const std::byte> bytes;
@@ -25,8 +27,16 @@ struct record {
 
 // Fills `place`, which has room for the header and the bytes.
 void write_record(std::span<std::byte> place, const record& r, std::uint64_t seed) noexcept;
+// The same for bytes that stand in `place` behind the header already.
+void seal_record(std::span<std::byte> place, std::uint32_t flags, std::uint64_t seed) noexcept;
 
 // The bytes stay where they are: valid as long as `place` is.
 [[nodiscard]] result<record> read_record(std::span<const std::byte> place, std::uint64_t seed);
+// A record of a table that knows no flags.
+[[nodiscard]] result<std::span<const std::byte>> read_plain_record(std::span<const std::byte> place,
+                                                                   std::uint64_t seed);
+
+// The seed of a record whose place is not a number: made of its key.
+[[nodiscard]] std::uint64_t seed_of_key(std::span<const std::byte> key) noexcept;
 
 }  // namespace posthorn

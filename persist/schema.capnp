@@ -3,8 +3,8 @@
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("posthorn::wire");
 
-# What the store knows of a virtual host. Only what is durable stands here. An ordinal is never reused or given another
-# type; a field is added at the end. docs/store.md has the tables and their keys.
+# What the store knows of virtual hosts and of actors. Only what is durable stands here. An ordinal is never reused or
+# given another type; a field is added at the end. docs/store.md has the tables and their keys.
 
 struct ExchangeRecord {
   vhost @0 :Text;
@@ -29,4 +29,25 @@ struct BindingRecord {  # stands under its id
   toExchange @3 :Bool;
   routingKey @4 :Data;
   arguments @5 :Data;
+}
+
+struct StateRecord {  # a durable actor after its last turn; stands under its path
+  mailbox @0 :UInt64;
+  used @1 :UInt64;  # the last sequence of its mailbox that was ever used
+  schemaVersion @2 :UInt64;
+  turn @3 :UInt64;  # how many turns were committed
+  state @4 :Data;  # a flat message of the actor's own schema; empty while it has none
+}
+
+struct TimerRecord {  # stands under when it is due, the actor's path and the timer's name
+  period @0 :Int64;  # milliseconds; 0: it is due once
+  message @1 :Data;  # an Envelope; empty: none
+}
+
+struct TreeEventRecord {  # something happened in the tree of actors; stands under its number
+  at @0 :Int64;  # milliseconds since 1970
+  path @1 :Data;
+  kind @2 :Data;
+  reason @3 :Data;
+  restarts @4 :UInt64;
 }

@@ -2,6 +2,7 @@
 
 #include "persist/definitions.hpp"
 #include "persist/keys.hpp"
+#include "persist/message_record.hpp"
 #include "persist/record.hpp"
 #include "persist/trial_read.hpp"
 
@@ -24,8 +25,15 @@ constexpr std::size_t clearing_count_max = 50'000;
 // With less than this, in bytes, a transaction may have found no room.
 constexpr std::uint64_t nearly_full = std::uint64_t{64} << 20;
 
-std::span<const std::byte> as_bytes(std::string_view text) noexcept {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+bool lies_in(std::span<const sequence_range> ranges, sequence at) noexcept {
+  return std::any_of(ranges.begin(), ranges.end(),
+                     [at](const auto& range) { return range.first <= at && at <= range.last; });
+}
+
+void count(recovered_mailbox& m, sequence at, const envelope& message) noexcept {
+  if (m.count++ == 0) m.first = at;
+  m.last = at;
+  m.size += message.body().size();
 }
 
 std::string sentence_on(const std::filesystem::path& directory, std::string_view what) {
@@ -100,7 +108,7 @@ result<void> store::make_new(const store_settings& settings) {
     if (auto r = check_lmdb(mdb_dbi_open(txn->handle(), "meta", MDB_CREATE, &meta), "making a table"); !r)
       return r;
     const std::uint32_t now = version;
-    if (auto r = txn->put(meta, as_bytes("version"), std::as_bytes(std::span{&now, 1})); !r) return r;
+    if (auto r = txn->put(meta, as_key("version"), std::as_bytes(std::span{&now, 1})); !r) return r;
     if (auto r = std::move(*txn).commit(); !r) return r;
   }
   if (auto r = sync_directory(aside); !r) return r;
@@ -166,8 +174,22 @@ result<void> store::open_tables() {
         std::pair{"messages", &tables_.messages}, std::pair{"graves", &tables_.graves}}) {
     if (auto r = table(name, *id); !r) return r;
   }
+  if (auto r = actors_.open(*txn); !r) return r;
+  if (auto r = events_.open(*txn); !r) return r;
+  if (auto r = raise_version(*txn); !r) return r;
   // The handles of the tables live on only if the transaction commits. Without a change, it leaves the file as it is.
   return std::move(*txn).commit();
+}
+
+// An older store has tables and records that this version reads as they are. It gets its new version in the transaction
+// that makes the tables it lacks, before anything is written that a program of its own version would misread.
+result<void> store::raise_version(write_transaction& txn) {
+  const auto stored = find(txn.handle(), tables_.meta, as_key("version"));
+  if (!stored) return stored.error();
+  const std::uint32_t now = version;
+  const auto bytes = std::as_bytes(std::span{&now, 1});
+  if (*stored && std::equal(bytes.begin(), bytes.end(), (*stored)->begin(), (*stored)->end())) return {};
+  return txn.put(tables_.meta, as_key("version"), bytes);
 }
 
 // --- what was there ---------------------------------------------------------------------------------------------
@@ -184,7 +206,8 @@ result<void> store::read_graves(const read_transaction& txn) {
         id_key::read((*item)->value)};
   }
   if (!item) return item.error();
-  publish_graves();
+  graves_changed_ = true;
+  keep_graves();
   return {};
 }
 
@@ -236,6 +259,25 @@ result<void> store::read_definitions(const read_transaction& txn, recovered_stor
   });
 }
 
+// The mailbox whose messages are being recovered; null: it belongs to nobody.
+result<recovered_mailbox*> store::mailbox_of_messages(const read_transaction& txn, mailbox_id mailbox,
+                                                      recovered_store& out) {
+  auto actor = actors_.actor_of(txn.handle(), mailbox);
+  if (!actor) return actor.error();
+  auto found = out.mailboxes.find(mailbox);
+  if (!*actor) return found == out.mailboxes.end() ? nullptr : &found->second;
+  if (found == out.mailboxes.end()) {
+    found = out.mailboxes.try_emplace(mailbox).first;
+    for (auto grave = graves_.lower_bound({mailbox, {}});
+         grave != graves_.end() && grave->first.first == mailbox; ++grave) {
+      found->second.used = std::max(found->second.used, grave->second);
+    }
+  }
+  found->second.used = std::max(found->second.used, (*actor)->used);
+  out.actors.try_emplace(mailbox, std::move((*actor)->path));
+  return &found->second;
+}
+
 result<recovered_store> store::recover() {
   recovered_store out;
   std::vector<std::pair<mailbox_id, sequence>> transient;
@@ -258,43 +300,64 @@ result<recovered_store> store::recover() {
         found->second.used = std::max(found->second.used, last);
       }
     }
+    const auto last_actor = actors_.last_mailbox(txn->handle());
+    if (!last_actor) return damaged(last_actor.error());
+    out.last_mailbox = std::max(out.last_mailbox, *last_actor);
+    const auto last_event = events_.last_number(txn->handle());
+    if (!last_event) return damaged(last_event.error());
+    out.last_event = *last_event;
+
     auto c = cursor::open(txn->handle(), tables_.messages);
     if (!c) return c.error();
     auto item = c->first();
+    mailbox_id current{};
+    recovered_mailbox* m = nullptr;
     while (item && *item) {
       const auto key = (*item)->key;
       if (key.size() != message_key::size) return damaged(corrupted("a message's key has an odd size"));
       const auto mailbox = message_key::mailbox_of(key);
       const auto at = message_key::sequence_of(key);
       out.last_mailbox = std::max(out.last_mailbox, mailbox);
-      const auto found = out.mailboxes.find(mailbox);
-      if (found == out.mailboxes.end()) {
+      if (m == nullptr || mailbox != current) {
+        const auto found = mailbox_of_messages(*txn, mailbox, out);
+        if (!found) return damaged(found.error());
+        current = mailbox;
+        m = *found;
+      }
+      if (m == nullptr) {
         // Its queue is gone. The rest of it needs no look.
         if (!graves_.contains({mailbox, sequence{0}})) orphans.push_back(mailbox);
         item = c->seek(message_key{{mailbox.value + 1}, {0}});
         continue;
       }
-      const auto r = read_record((*item)->value, seed_of(mailbox, at));
+      const auto r = read_message((*item)->value, mailbox, at);
       if (!r) {
         return damaged(corrupted("message " + std::to_string(at.value) + " of mailbox " +
                                  std::to_string(mailbox.value) + ": " + r.error().text));
       }
       if (!buried(mailbox, at)) {
-        if ((r->flags & record::transient) != 0) {
+        if (r->transient) {
           transient.emplace_back(mailbox, at);
         } else {
-          const auto message = envelope::read(r->bytes);
-          if (!message) return damaged(message.error());
-          auto& m = found->second;
-          if (m.count++ == 0) m.first = at;
-          m.last = at;
-          m.size += (*message)->body().size();
+          count(*m, at, *r->message);
           ++out.message_count;
         }
       }
       item = c->next();
     }
     if (!item) return damaged(item.error());
+    // Those of which nothing is left sleep like the others.
+    for (auto actor = out.actors.begin(); actor != out.actors.end();) {
+      const auto found = out.mailboxes.find(actor->first);
+      if (found->second.count != 0) {
+        ++actor;
+        continue;
+      }
+      const auto queue = find(txn->handle(), tables_.queues, id_key{actor->first.value});
+      if (!queue) return queue.error();
+      if (!*queue) out.mailboxes.erase(found);
+      actor = out.actors.erase(actor);
+    }
   }
 
   for (std::size_t done = 0; done < transient.size();) {
@@ -313,7 +376,7 @@ result<recovered_store> store::recover() {
       if (auto r = add_grave(*txn, mailbox, {{0}, last_sequence}); !r) return r.error();
     }
     if (auto r = std::move(*txn).commit(); !r) return r.error();
-    publish_graves();
+    keep_graves();
   }
   return out;
 }
@@ -321,36 +384,45 @@ result<recovered_store> store::recover() {
 // --- writing ----------------------------------------------------------------------------------------------------
 
 result<void> store::commit(std::span<const mailbox_write> mailboxes,
-                           std::span<const topology_write> topologies) {
-  const auto graves_before = graves_.size();
+                           std::span<const topology_write> topologies, std::span<const tree_event> events) {
+  for (const auto& m : mailboxes) {
+    if (m.with == nullptr) continue;
+    if (auto r = check(*m.with); !r) return r;
+  }
   auto txn = write_transaction::begin(environment_.get());
   if (!txn) return txn.error();
   const auto written = [&]() -> result<void> {
     for (const auto& t : topologies) {
       if (auto r = write_topology(*txn, t); !r) return r;
     }
-    if (auto r = write_appends(*txn, mailboxes); !r) return r;
+    if (auto r = write_messages(*txn, mailboxes); !r) return r;
+    if (auto r = write_actors(*txn, mailboxes); !r) return r;
     if (auto r = write_erasures(*txn, mailboxes); !r) return r;
+    if (auto r = events_.write(*txn, events); !r) return r;
     return end(std::move(*txn));
   }();
   if (!written) {
-    graves_ = published_graves_;
+    undo_graves();
     return written;
   }
-  if (graves_.size() != graves_before) publish_graves();
+  keep_graves();
   return {};
 }
 
 result<void> store::commit_erasures(std::span<const mailbox_write> mailboxes) {
   auto txn = write_transaction::begin(environment_.get());
   if (!txn) return txn.error();
-  auto written = write_erasures(*txn, mailboxes);
+  std::vector<mailbox_write> alone;
+  for (const auto& m : mailboxes) {
+    if (m.with == nullptr) alone.push_back(m);
+  }
+  auto written = write_erasures(*txn, alone);
   if (written) written = end(std::move(*txn));
   if (!written) {
-    graves_ = published_graves_;
+    undo_graves();
     return written;
   }
-  publish_graves();
+  keep_graves();
   return {};
 }
 
@@ -363,15 +435,31 @@ result<void> store::end(write_transaction txn) {
   return written;
 }
 
-result<void> store::write_appends(write_transaction& txn, std::span<const mailbox_write> mailboxes) {
+result<void> store::write_messages(write_transaction& txn, std::span<const mailbox_write> mailboxes) {
   auto c = cursor::open(txn.handle(), tables_.messages);
   if (!c) return c.error();
   for (const auto& m : mailboxes) {
-    for (const auto& a : m.batch->appends) {
-      const auto bytes = a.message->bytes();
-      const auto place = c->reserve(message_key{m.mailbox, a.at}, record::header_size + bytes.size());
-      if (!place) return place.error();
-      write_record(*place, {a.transient ? record::transient : 0U, bytes}, seed_of(m.mailbox, a.at));
+    if (m.batch != nullptr) {
+      for (const auto& a : m.batch->appends) {
+        if (auto r = put_message(*c, m.mailbox, a.at, {a.transient, a.expires_at, a.message}); !r) return r;
+      }
+    }
+    if (m.with != nullptr) {
+      for (const auto& t : m.with->transfers) {
+        if (auto r = put_message(*c, t.to, t.at, {false, t.expires_at, t.message}); !r) return r;
+      }
+    }
+  }
+  return {};
+}
+
+result<void> store::write_actors(write_transaction& txn, std::span<const mailbox_write> mailboxes) {
+  for (const auto& m : mailboxes) {
+    if (m.with == nullptr) continue;
+    if (auto r = actors_.write(txn, *m.with); !r) return r;
+    for (const auto& s : m.with->states) {
+      if (!s.forget) continue;
+      if (auto r = add_grave(txn, s.now.mailbox, {{0}, last_sequence}); !r) return r;
     }
   }
   return {};
@@ -381,6 +469,7 @@ result<void> store::write_erasures(write_transaction& txn, std::span<const mailb
   auto c = cursor::open(txn.handle(), tables_.messages);
   if (!c) return c.error();
   for (const auto& m : mailboxes) {
+    if (m.batch == nullptr) continue;
     for (const auto& range : m.batch->erasures) {
       if (range.last.value - range.first.value >= burial_width_min) {
         if (auto r = add_grave(txn, m.mailbox, range); !r) return r;
@@ -409,11 +498,11 @@ result<void> store::write_topology(write_transaction& txn, const topology_write&
     result<void> done;
     if (const auto* added = std::get_if<exchange_added>(&change)) {
       if (!added->exchange.durable) continue;
-      done = put(tables_.exchanges, as_bytes(name_key(write.vhost, added->exchange.name)), seed_of(0),
+      done = put(tables_.exchanges, as_key(name_key(write.vhost, added->exchange.name)), seed_of(0),
                  encode(write.vhost, added->exchange));
     } else if (const auto* removed = std::get_if<exchange_removed>(&change)) {
       if (!removed->exchange.durable) continue;
-      done = txn.erase(tables_.exchanges, as_bytes(name_key(write.vhost, removed->exchange.name)));
+      done = txn.erase(tables_.exchanges, as_key(name_key(write.vhost, removed->exchange.name)));
     } else if (const auto* queue = std::get_if<queue_added>(&change)) {
       const auto& q = *queue->queue;
       if (!q.durable) continue;
@@ -441,31 +530,47 @@ result<void> store::add_grave(write_transaction& txn, mailbox_id mailbox, sequen
   if (auto r = txn.put(tables_.graves, message_key{mailbox, range.first}, id_key{range.last.value}); !r)
     return r;
   graves_[{mailbox, range.first}] = range.last;
+  graves_changed_ = true;
   return {};
 }
 
-void store::publish_graves() {
-  {
-    const std::lock_guard guard{published_mutex_};
-    published_graves_ = graves_;
-  }
-  grave_count_.store(graves_.size(), std::memory_order_release);
+void store::keep_graves() {
+  if (!std::exchange(graves_changed_, false)) return;
+  kept_graves_ = graves_;
+  grave_count_.store(graves_.size(), std::memory_order_relaxed);
+}
+
+void store::undo_graves() {
+  if (std::exchange(graves_changed_, false)) graves_ = kept_graves_;
 }
 
 bool store::buried(mailbox_id mailbox, sequence at) const {
-  if (grave_count_.load(std::memory_order_acquire) == 0) return false;
-  const std::lock_guard guard{published_mutex_};
-  auto found = published_graves_.upper_bound({mailbox, at});
-  if (found == published_graves_.begin()) return false;
+  auto found = graves_.upper_bound({mailbox, at});
+  if (found == graves_.begin()) return false;
   --found;
   return found->first.first == mailbox && at <= found->second;
+}
+
+// As they stand in the transaction, so that they fit the messages that it sees.
+result<std::vector<sequence_range>> store::graves_of(const read_transaction& txn, mailbox_id mailbox) const {
+  std::vector<sequence_range> out;
+  auto c = cursor::open(txn.handle(), tables_.graves);
+  if (!c) return c.error();
+  auto item = c->seek(message_key{mailbox, {0}});
+  for (; item && *item; item = c->next()) {
+    if ((*item)->key.size() != message_key::size || (*item)->value.size() != 8)
+      return corrupted("a grave has an odd size");
+    if (message_key::mailbox_of((*item)->key) != mailbox) break;
+    out.push_back({message_key::sequence_of((*item)->key), {id_key::read((*item)->value)}});
+  }
+  if (!item) return item.error();
+  return out;
 }
 
 result<void> store::bury(std::size_t count_max) {
   if (graves_.empty()) return {};
   auto txn = write_transaction::begin(environment_.get());
   if (!txn) return txn.error();
-  const auto graves_before = graves_;
   const auto erase_slice = [&]() -> result<void> {
     auto c = cursor::open(txn->handle(), tables_.messages);
     if (!c) return c.error();
@@ -485,6 +590,7 @@ result<void> store::bury(std::size_t count_max) {
       if (inside()) break;  // what is left of it is for the next slice
       if (auto r = txn->erase(tables_.graves, message_key{mailbox, first}); !r) return r;
       graves_.erase(graves_.begin());
+      graves_changed_ = true;
     }
     return {};
   };
@@ -492,10 +598,10 @@ result<void> store::bury(std::size_t count_max) {
   auto slice = erase_slice();
   if (slice) slice = end(std::move(*txn));
   if (!slice) {
-    graves_ = graves_before;
+    undo_graves();
     return slice;
   }
-  if (graves_.size() != graves_before.size()) publish_graves();
+  keep_graves();
   return {};
 }
 
@@ -505,6 +611,8 @@ result<std::vector<loaded_message>> store::load(mailbox_id mailbox, const load_r
   std::vector<loaded_message> out;
   auto txn = read_transaction::begin(environment_.get());
   if (!txn) return txn.error();
+  const auto graves = graves_of(*txn, mailbox);
+  if (!graves) return graves.error();
   auto c = cursor::open(txn->handle(), tables_.messages);
   if (!c) return c.error();
   std::size_t size = 0;
@@ -514,13 +622,14 @@ result<std::vector<loaded_message>> store::load(mailbox_id mailbox, const load_r
        item = c->next()) {
     const auto at = message_key::sequence_of((*item)->key);
     if (message_key::mailbox_of((*item)->key) != mailbox || request.where.last < at) break;
-    if (buried(mailbox, at)) continue;
-    const auto r = read_record((*item)->value, seed_of(mailbox, at));
+    if (lies_in(*graves, at)) continue;
+    auto r = read_message((*item)->value, mailbox, at);
     if (!r) return r.error();
-    auto message = envelope::read(r->bytes);
-    if (!message) return message.error();
-    size += (*message)->footprint();
-    out.push_back({at, std::move(*message)});
+    size += r->message->footprint();
+    auto& made = out.emplace_back();
+    made.at = at;
+    made.message = std::move(r->message);
+    made.expires_at = r->expires_at;
   }
   if (!item) return item.error();
   if (out.empty()) {
@@ -528,6 +637,62 @@ result<std::vector<loaded_message>> store::load(mailbox_id mailbox, const load_r
                      std::to_string(mailbox.value) + " is not in the store any more");
   }
   return out;
+}
+
+result<recovered_mailbox> store::survey(mailbox_id mailbox) const {
+  auto txn = read_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  recovered_mailbox out;
+  const auto graves = graves_of(*txn, mailbox);
+  if (!graves) return graves.error();
+  for (const auto& grave : *graves) out.used = std::max(out.used, grave.last);
+  const auto actor = actors_.actor_of(txn->handle(), mailbox);
+  if (!actor) return actor.error();
+  if (*actor) out.used = std::max(out.used, (*actor)->used);
+  auto c = cursor::open(txn->handle(), tables_.messages);
+  if (!c) return c.error();
+  auto item = c->seek(message_key{mailbox, {0}});
+  for (; item && *item && message_key::mailbox_of((*item)->key) == mailbox; item = c->next()) {
+    const auto at = message_key::sequence_of((*item)->key);
+    if (lies_in(*graves, at)) continue;
+    const auto r = read_message((*item)->value, mailbox, at);
+    if (!r) return r.error();
+    count(out, at, *r->message);
+  }
+  if (!item) return item.error();
+  out.used = std::max(out.used, out.last);
+  return out;
+}
+
+result<std::optional<actor_state>> store::read_state(std::string_view path) const {
+  const auto txn = read_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  return actors_.state_of(txn->handle(), path);
+}
+
+result<std::vector<timer_record>> store::timers_due(std::int64_t until, std::size_t count_max) const {
+  const auto txn = read_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  return actors_.timers_due(txn->handle(), until, count_max);
+}
+
+result<std::optional<std::int64_t>> store::next_timer_due() const {
+  const auto txn = read_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  return actors_.next_timer_due(txn->handle());
+}
+
+result<std::vector<actor_event>> store::read_history(std::string_view path, std::uint64_t from,
+                                                     std::size_t count_max) const {
+  const auto txn = read_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  return actors_.history(txn->handle(), path, from, count_max);
+}
+
+result<std::vector<tree_event>> store::read_events(std::uint64_t from, std::size_t count_max) const {
+  const auto txn = read_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  return events_.read(txn->handle(), from, count_max);
 }
 
 store_space store::space(bool with_reusable) const {

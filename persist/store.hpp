@@ -12,16 +12,20 @@
 #include "mailbox/mailbox.hpp"
 #include "mailbox/result.hpp"
 #include "mailbox/topology.hpp"
+#include "persist/actor_tables.hpp"
 #include "persist/directory_lock.hpp"
 #include "persist/transaction.hpp"
+#include "persist/tree_events.hpp"
 
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <mutex>
+#include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 namespace posthorn {
@@ -36,7 +40,9 @@ struct store_settings {
 // What one mailbox wants written. The batch stays its own: it is given back if it cannot be written.
 struct mailbox_write {
   mailbox_id mailbox{};
-  journal_batch* batch = nullptr;
+  journal_batch* batch = nullptr;  // null: nothing but `with`
+  // What is written in the same transaction as the batch, which is then whole or not at all: the turn of an actor.
+  const atomic_writes* with = nullptr;
 };
 
 // What is durable of one vhost, as it stood when the node stopped.
@@ -48,9 +54,13 @@ struct recovered_vhost {
 
 struct recovered_store {
   std::map<std::string, recovered_vhost> vhosts;
+  // Of all durable queues, and of the actors that have messages.
   std::map<mailbox_id, recovered_mailbox> mailboxes;
+  // The paths of those actors. All others sleep in the store, and cost nothing here.
+  std::map<mailbox_id, std::string> actors;
   mailbox_id last_mailbox{};  // no new mailbox may have this id or a lower one
   binding_id last_binding{};
+  std::uint64_t last_event = 0;  // the number of the last event of the tree of actors; 0: there is none
   std::uint64_t message_count = 0;
 };
 
@@ -65,7 +75,8 @@ struct store_space {
 class store {
 public:
   // The version of the format that this code writes. A store of a newer one is refused and left untouched.
-  static constexpr std::uint32_t version = 1;
+  // One of an older version is raised to this one when it is opened.
+  static constexpr std::uint32_t version = 2;
   // A range of sequences at least this wide is buried: recorded as gone in one step, and erased in slices.
   static constexpr std::uint64_t burial_width_min = 4096;
 
@@ -74,8 +85,8 @@ public:
   store(const store&) = delete;
   store& operator=(const store&) = delete;
 
-  // Reads everything once, checking every record, and clears away what does not survive a restart. Before the first
-  // commit.
+  // Reads definitions and messages once, checking every record, and clears away what does not survive a restart. Before
+  // the first commit. Actors without messages, timers and events are not looked at: they may be many.
   result<recovered_store> recover();
 
   struct topology_write {
@@ -83,10 +94,14 @@ public:
     std::span<const topology_change> changes;
   };
 
-  // All of it in one transaction.
+  // All of it in one transaction. Committing the same again, with nothing newer in between, changes nothing: so whoever
+  // does not know what became of a commit repeats it. `refused`: `check` refuses a turn, or it takes a mailbox or a path
+  // that is another's; nothing was written.
   result<void> commit(std::span<const mailbox_write> mailboxes,
-                      std::span<const topology_write> topologies = {});
-  // Only the erasures of the batches: what still fits on a full disk.
+                      std::span<const topology_write> topologies = {},
+                      std::span<const tree_event> events = {});
+  // Only the erasures of the batches: what still fits on a full disk. Those that have `with` are passed over: their
+  // erasures belong to their turn, and are not written by this.
   result<void> commit_erasures(std::span<const mailbox_write> mailboxes);
 
   [[nodiscard]] bool has_graves() const noexcept { return grave_count_.load(std::memory_order_relaxed) != 0; }
@@ -97,6 +112,22 @@ public:
   // the store lost them: `corrupted`.
   [[nodiscard]] result<std::vector<loaded_message>> load(mailbox_id mailbox,
                                                          const load_request& request) const;
+
+  // What the store holds of one mailbox now, for one that is built again while the node runs: what does not survive a
+  // restart counts, too. Takes as long as reading all of its messages.
+  [[nodiscard]] result<recovered_mailbox> survey(mailbox_id mailbox) const;
+
+  // Nothing if the actor was never committed, or was forgotten. `refused`: this cannot be a path.
+  [[nodiscard]] result<std::optional<actor_state>> read_state(std::string_view path) const;
+  // Up to `count_max` timers that are due at `until` (milliseconds since 1970) or before, the earliest first.
+  [[nodiscard]] result<std::vector<timer_record>> timers_due(std::int64_t until, std::size_t count_max) const;
+  // When the first of all timers is due, in milliseconds since 1970.
+  [[nodiscard]] result<std::optional<std::int64_t>> next_timer_due() const;
+  // Up to `count_max` events of an actor's journal, in order, from the number `from` on.
+  [[nodiscard]] result<std::vector<actor_event>> read_history(std::string_view path, std::uint64_t from,
+                                                              std::size_t count_max) const;
+  // Up to `count_max` events of the tree of actors, the newest first, from the number `from` downwards.
+  [[nodiscard]] result<std::vector<tree_event>> read_events(std::uint64_t from, std::size_t count_max) const;
 
   // Counting the reusable pages reads the list of free pages; the rest costs next to nothing.
   [[nodiscard]] store_space space(bool with_reusable) const;
@@ -113,13 +144,20 @@ private:
   result<void> open_tables();
   result<void> end(write_transaction txn);
   result<void> write_topology(write_transaction& txn, const topology_write& write);
-  result<void> write_appends(write_transaction& txn, std::span<const mailbox_write> mailboxes);
+  result<void> raise_version(write_transaction& txn);
+  result<void> write_messages(write_transaction& txn, std::span<const mailbox_write> mailboxes);
+  result<void> write_actors(write_transaction& txn, std::span<const mailbox_write> mailboxes);
   result<void> write_erasures(write_transaction& txn, std::span<const mailbox_write> mailboxes);
   result<void> add_grave(write_transaction& txn, mailbox_id mailbox, sequence_range range);
   result<void> read_graves(const read_transaction& txn);
   result<void> read_definitions(const read_transaction& txn, recovered_store& out);
-  void publish_graves();
+  result<recovered_mailbox*> mailbox_of_messages(const read_transaction& txn, mailbox_id mailbox,
+                                                 recovered_store& out);
+  void keep_graves();
+  void undo_graves();
   [[nodiscard]] bool buried(mailbox_id mailbox, sequence at) const;
+  [[nodiscard]] result<std::vector<sequence_range>> graves_of(const read_transaction& txn,
+                                                              mailbox_id mailbox) const;
 
   using grave_map = std::map<std::pair<mailbox_id, sequence>, sequence>;  // (mailbox, first) -> last
 
@@ -127,11 +165,14 @@ private:
   std::filesystem::path directory_;
   environment_ptr environment_;
   tables tables_;
+  actor_tables actors_;
+  tree_event_table events_;
 
-  grave_map graves_;  // the committer's
+  // The committer's. Readers look into the table: a burial may end between their look at it and at the messages.
+  grave_map graves_;
+  grave_map kept_graves_;  // as the last commit left them
+  bool graves_changed_ = false;
   std::atomic<std::size_t> grave_count_{0};
-  mutable std::mutex published_mutex_;  // taken by `load` only while something is buried
-  grave_map published_graves_;
 };
 
 }  // namespace posthorn

@@ -71,11 +71,30 @@ result<void> write_transaction::put(table_id table, std::span<const std::byte> k
   return check_lmdb(mdb_put(txn_, table, &k, &v, 0), "writing a record");
 }
 
+result<std::span<std::byte>> write_transaction::reserve(table_id table, std::span<const std::byte> key,
+                                                        std::size_t size) {
+  auto k = as_val(key);
+  MDB_val v{size, nullptr};
+  if (auto r = check_lmdb(mdb_put(txn_, table, &k, &v, MDB_RESERVE), "writing a record"); !r)
+    return r.error();
+  return std::span<std::byte>{static_cast<std::byte*>(v.mv_data), v.mv_size};
+}
+
 result<void> write_transaction::erase(table_id table, std::span<const std::byte> key) {
   auto k = as_val(key);
   const int answer = mdb_del(txn_, table, &k, nullptr);
   if (answer == MDB_NOTFOUND) return {};
   return check_lmdb(answer, "erasing a record");
+}
+
+result<std::optional<std::span<const std::byte>>> find(MDB_txn* txn, table_id table,
+                                                       std::span<const std::byte> key) {
+  auto k = as_val(key);
+  MDB_val v{};
+  const int answer = mdb_get(txn, table, &k, &v);
+  if (answer == MDB_NOTFOUND) return std::optional<std::span<const std::byte>>{};
+  if (auto r = check_lmdb(answer, "reading a record"); !r) return r.error();
+  return std::optional{as_bytes(v)};
 }
 
 result<cursor> cursor::open(MDB_txn* txn, table_id table) {

@@ -68,6 +68,8 @@ public:
   result<void> commit() &&;
 
   result<void> put(table_id table, std::span<const std::byte> key, std::span<const std::byte> value);
+  // Room for a value of that size under the key, to be filled before anything else is done with the transaction.
+  result<std::span<std::byte>> reserve(table_id table, std::span<const std::byte> key, std::size_t size);
   // Not there is a success.
   result<void> erase(table_id table, std::span<const std::byte> key);
 
@@ -75,6 +77,10 @@ private:
   explicit write_transaction(MDB_txn* txn) noexcept : txn_{txn} {}
   MDB_txn* txn_;
 };
+
+// The value under a key, or nothing.
+[[nodiscard]] result<std::optional<std::span<const std::byte>>> find(MDB_txn* txn, table_id table,
+                                                                     std::span<const std::byte> key);
 
 // Walks over one table in the order of its keys.
 class cursor {
@@ -95,12 +101,14 @@ public:
   result<std::optional<item>> first() { return move({}, MDB_FIRST); }
   result<std::optional<item>> last() { return move({}, MDB_LAST); }
   result<std::optional<item>> next() { return move({}, MDB_NEXT); }
+  result<std::optional<item>> previous() { return move({}, MDB_PREV); }
   // The first whose key is not less.
   result<std::optional<item>> seek(std::span<const std::byte> key) { return move(key, MDB_SET_RANGE); }
 
   // Room for a value of that size under the key, to be filled before anything else is done with the transaction.
   result<std::span<std::byte>> reserve(std::span<const std::byte> key, std::size_t size);
-  // The item that the cursor stands on; `next` then gives the one behind it.
+  // The item that the cursor stands on; `next` then gives the one behind it. LMDB may move others, so what it gave of
+  // them before is not valid any more.
   result<void> erase();
 
 private:

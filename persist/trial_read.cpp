@@ -1,5 +1,6 @@
 #include "persist/trial_read.hpp"
 
+#include "persist/keys.hpp"
 #include "persist/transaction.hpp"
 
 #include <sys/wait.h>
@@ -19,7 +20,7 @@ bool read_everything(const std::filesystem::path& directory) {
   if (mdb_env_open(env, directory.c_str(), MDB_RDONLY | MDB_NOLOCK, 0640) != MDB_SUCCESS) return false;
   const auto txn = read_transaction::begin(env);
   if (!txn) return false;
-  for (const auto* name : {"meta", "exchanges", "queues", "bindings", "messages", "graves"}) {
+  for (const auto* name : table_names) {
     MDB_dbi table = 0;
     const int opened = mdb_dbi_open(txn->handle(), name, 0, &table);
     if (opened == MDB_NOTFOUND) continue;

@@ -1,17 +1,22 @@
 #include "persist/verify.hpp"
 
 #include "mailbox/envelope.hpp"
+#include "persist/actor_tables.hpp"
 #include "persist/definitions.hpp"
 #include "persist/directory_lock.hpp"
 #include "persist/keys.hpp"
+#include "persist/message_record.hpp"
 #include "persist/record.hpp"
 #include "persist/store.hpp"
 #include "persist/transaction.hpp"
+#include "persist/tree_events.hpp"
 #include "persist/trial_read.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 
 namespace posthorn {
@@ -43,6 +48,10 @@ public:
       if (!made) return made.error();
       return {};
     });
+    read_actors();
+    read_timers();
+    read_histories();
+    read_tree_events();
     read_messages();
     return std::move(report_);
   }
@@ -106,24 +115,117 @@ private:
     });
   }
 
+  // Another table of the same store, to look something up; nothing if an older store does not have it.
+  std::optional<table_id> table(const char* name) {
+    table_id id = 0;
+    if (mdb_dbi_open(txn_, name, 0, &id) != MDB_SUCCESS) return std::nullopt;
+    return id;
+  }
+  std::optional<std::span<const std::byte>> look_up(std::optional<table_id> where,
+                                                    std::span<const std::byte> key) {
+    if (!where) return std::nullopt;
+    const auto found = find(txn_, *where, key);
+    return found ? *found : std::nullopt;
+  }
+
+  // Each mailbox has one actor, and each actor one mailbox.
+  void read_actors() {
+    const auto actors = table("actors"), states = table("state");
+    each("state", [&](const cursor::item& item) {
+      ++report_.actors;
+      const auto where = "actor " + std::string{as_text(item.key)} + ": ";
+      if (const auto path = check_actor_path(as_text(item.key)); !path)
+        return problem(where + path.error().text);
+      const auto state = read_state_record(item.key, item.value);
+      if (!state) return problem(where + state.error().text);
+      const id_key mailbox{state->mailbox.value};
+      const auto entry = look_up(actors, mailbox);
+      if (!entry) return problem(where + "its mailbox does not name it");
+      // A damaged entry is a problem of its own.
+      const auto path = read_actor_record(mailbox, *entry);
+      if (path && *path != state->path) problem(where + "its mailbox belongs to actor " + *path);
+    });
+    each("actors", [&](const cursor::item& item) {
+      const auto path = read_actor_record(item.key, item.value);
+      if (!path) return problem("table actors: " + path.error().text);
+      const mailbox_id mailbox{id_key::read(item.key)};
+      const auto where = "mailbox " + std::to_string(mailbox.value) + " of actor " + *path + ": ";
+      const auto value = look_up(states, as_key(*path));
+      if (!value) return problem(where + "the actor has no state");
+      const auto state = read_state_record(as_key(*path), *value);
+      if (state && state->mailbox != mailbox) problem(where + "the actor's state names another one");
+    });
+  }
+
+  void read_timers() {
+    const auto timers = table("timers"), names = table("timer_names");
+    each("timers", [&](const cursor::item& item) {
+      ++report_.timers;
+      const auto timer = read_timer_record(item.key, item.value);
+      if (!timer) return problem("timer " + std::to_string(report_.timers) + ": " + timer.error().text);
+      const auto where = "timer " + timer->name + " of actor " + timer->path + ": ";
+      const auto index_key = name_key(timer->path, timer->name);
+      const auto entry = look_up(names, as_key(index_key));
+      if (!entry) return problem(where + "the index does not name it");
+      const auto due = read_timer_index(as_key(index_key), *entry);
+      if (due && *due != timer->due) problem(where + "the index names another time");
+    });
+    each("timer_names", [&](const cursor::item& item) {
+      const auto due = read_timer_index(item.key, item.value);
+      if (!due) return problem("table timer_names: " + due.error().text);
+      const auto key = as_text(item.key);
+      const auto end = std::min(key.find('\0'), key.size());
+      const auto path = key.substr(0, end), name = key.substr(std::min(end + 1, key.size()));
+      if (!look_up(timers, as_key(actor_keys::timer(*due, path, name)))) {
+        problem("timer " + std::string{name} + " of actor " + std::string{path} +
+                ": only the index names it");
+      }
+    });
+  }
+
+  void read_histories() {
+    each("history", [&](const cursor::item& item) {
+      ++report_.actor_events;
+      if (const auto event = read_event_record(item.key, item.value); !event) {
+        problem("event " + std::to_string(report_.actor_events) +
+                " in the journals of actors: " + event.error().text);
+      }
+    });
+  }
+
+  void read_tree_events() {
+    each("events", [&](const cursor::item& item) {
+      ++report_.tree_events;
+      if (const auto event = read_tree_event(item.key, item.value); !event) {
+        problem("event " + std::to_string(report_.tree_events) +
+                " of the tree of actors: " + event.error().text);
+      }
+    });
+  }
+
   void read_messages() {
+    const auto actors = table("actors");
+    std::optional<mailbox_id> current;
+    bool known = false;
     each("messages", [&](const cursor::item& item) {
       if (item.key.size() != message_key::size) return problem("a message's key has an odd size");
       const auto mailbox = message_key::mailbox_of(item.key);
       const auto at = message_key::sequence_of(item.key);
       const auto where =
           "message " + std::to_string(at.value) + " of mailbox " + std::to_string(mailbox.value) + ": ";
-      const auto r = read_record(item.value, seed_of(mailbox, at));
+      const auto r = read_message(item.value, mailbox, at);
       if (!r) return problem(where + r.error().text);
-      const auto message = envelope::read(r->bytes);
-      if (!message) return problem(where + message.error().text);
-      if (buried(mailbox, at) || !mailboxes_.contains(mailbox)) {
+      if (current != mailbox) {
+        current = mailbox;
+        known = mailboxes_.contains(mailbox) || look_up(actors, id_key{mailbox.value}).has_value();
+      }
+      if (buried(mailbox, at) || !known) {
         ++report_.buried;
-      } else if ((r->flags & record::transient) != 0) {
+      } else if (r->transient) {
         ++report_.transient;
       } else {
         ++report_.messages;
-        report_.message_bytes += (*message)->body().size();
+        report_.message_bytes += r->message->body().size();
       }
     });
   }

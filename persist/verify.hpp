@@ -17,8 +17,11 @@ struct verify_report {
   std::uint32_t version = 0;
   std::uint64_t exchanges = 0, queues = 0, bindings = 0;
   std::uint64_t messages = 0, message_bytes = 0;  // bytes of bodies
-  std::uint64_t transient = 0;                    // go at the next start
-  std::uint64_t buried = 0;                       // gone, and to be erased
+  std::uint64_t actors = 0, timers = 0;
+  std::uint64_t actor_events = 0;  // in the journals of actors
+  std::uint64_t tree_events = 0;   // of the tree of actors
+  std::uint64_t transient = 0;     // go at the next start
+  std::uint64_t buried = 0;        // gone, and to be erased
   std::uint64_t problem_count = 0;
   std::vector<std::string> problems;  // the first hundred
 

@@ -6,6 +6,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 
+#include <lmdb.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -14,6 +15,8 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -95,6 +98,58 @@ inline queue_added a_queue(mailbox_id id, std::string name) {
   q->name = std::move(name);
   q->durable = true;
   return {q};
+}
+
+inline result<void> write(store& s, const atomic_writes& turn, mailbox_id mailbox = {1},
+                          journal_batch batch = {}) {
+  const mailbox_write w{mailbox, &batch, &turn};
+  return s.commit({&w, 1});
+}
+
+// Past the store: puts a value into a table, or takes one out of it.
+inline void tamper(const scratch_directory& directory, const char* table, std::string_view key,
+                   std::optional<std::string> value) {
+  MDB_env* env = nullptr;
+  MDB_txn* txn = nullptr;
+  MDB_dbi id = 0;
+  REQUIRE(mdb_env_create(&env) == 0);
+  REQUIRE(mdb_env_set_maxdbs(env, 16) == 0);
+  REQUIRE(mdb_env_set_mapsize(env, small_map) == 0);
+  REQUIRE(mdb_env_open(env, directory.path().c_str(), 0, 0640) == 0);
+  REQUIRE(mdb_txn_begin(env, nullptr, 0, &txn) == 0);
+  REQUIRE(mdb_dbi_open(txn, table, 0, &id) == 0);
+  std::string name{key};
+  MDB_val k{name.size(), name.data()};
+  if (!value) {
+    REQUIRE(mdb_del(txn, id, &k, nullptr) == 0);
+  } else {
+    MDB_val v{value->size(), value->data()};
+    REQUIRE(mdb_put(txn, id, &k, &v, 0) == 0);
+  }
+  REQUIRE(mdb_txn_commit(txn) == 0);
+  mdb_env_close(env);
+}
+
+// As an older program would have left it.
+inline void drop_table(const scratch_directory& directory, const char* table) {
+  MDB_env* env = nullptr;
+  MDB_txn* txn = nullptr;
+  MDB_dbi id = 0;
+  REQUIRE(mdb_env_create(&env) == 0);
+  REQUIRE(mdb_env_set_maxdbs(env, 16) == 0);
+  REQUIRE(mdb_env_open(env, directory.path().c_str(), 0, 0640) == 0);
+  REQUIRE(mdb_txn_begin(env, nullptr, 0, &txn) == 0);
+  REQUIRE(mdb_dbi_open(txn, table, 0, &id) == 0);
+  REQUIRE(mdb_drop(txn, id, 1) == 0);
+  REQUIRE(mdb_txn_commit(txn) == 0);
+  mdb_env_close(env);
+}
+
+// The version of the format, as it stands in `meta`.
+inline std::string version_value(std::uint32_t version) {
+  std::string value(sizeof version, '\0');
+  std::memcpy(value.data(), &version, sizeof version);
+  return value;
 }
 
 // The bodies of all messages, in order.

@@ -4,11 +4,11 @@
 #include "persist/verify.hpp"
 #include "tests/persist/scratch.hpp"
 
-#include <lmdb.h>
 #include <catch2/generators/catch_generators.hpp>
 
-#include <algorithm>
+#include <atomic>
 #include <string>
+#include <thread>
 #include <vector>
 
 using namespace posthorn;
@@ -177,6 +177,39 @@ TEST_CASE("a burial that the end of the node interrupted is finished by the next
   CHECK(verify(directory.path()).value().messages == 2);
 }
 
+TEST_CASE("who reads while a burial goes on never sees what is buried", "[persist]") {
+  constexpr std::uint64_t count = 6000;
+  scratch_directory directory;
+  auto s = a_store(directory, count);
+  std::atomic<bool> over{false};
+  std::uint64_t looks = 0, wrong = 0;
+  for (int round = 0; round < 5; ++round) {
+    if (round != 0) {
+      journal_batch batch;
+      for (std::uint64_t n = 1; n < count; ++n) batch.appends.push_back(append(n, "again"));
+      REQUIRE(write(*s, one, std::move(batch)));
+    }
+    REQUIRE(write(*s, one, {{}, {{{1}, {count - 1}}}}));
+    over = false;
+    std::thread reader{[&] {
+      do {
+        const auto loaded = s->load(one, {{{1}, {count}}, 10, 10'000});
+        const auto surveyed = s->survey(one);
+        ++looks;
+        if (!loaded || loaded->size() != 1 || loaded->front().at != sequence{count}) ++wrong;
+        if (!surveyed || surveyed->count != 1) ++wrong;
+      } while (!over);
+    }};
+    while (s->has_graves() && s->bury(500)) {
+    }
+    over = true;
+    reader.join();
+  }
+  CHECK_FALSE(s->has_graves());
+  CHECK(looks >= 5);
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("messages that come after a restart are not buried with what was purged before it", "[persist]") {
   constexpr std::uint64_t count = 6000;
   const std::uint64_t kept = GENERATE(0U, 10U);  // how many are left in front of what was purged
@@ -303,22 +336,7 @@ TEST_CASE("durable definitions outlive a restart, and others are never written",
 TEST_CASE("a store of a newer version is refused and left as it is", "[persist]") {
   scratch_directory directory;
   a_store(directory, 3).reset();
-  {
-    MDB_env* env = nullptr;
-    MDB_txn* txn = nullptr;
-    MDB_dbi meta = 0;
-    REQUIRE(mdb_env_create(&env) == 0);
-    REQUIRE(mdb_env_set_maxdbs(env, 16) == 0);
-    REQUIRE(mdb_env_open(env, directory.path().c_str(), 0, 0640) == 0);
-    REQUIRE(mdb_txn_begin(env, nullptr, 0, &txn) == 0);
-    REQUIRE(mdb_dbi_open(txn, "meta", 0, &meta) == 0);
-    std::uint32_t newer = store::version + 1;
-    char name[] = "version";
-    MDB_val key{7, name}, value{sizeof newer, &newer};
-    REQUIRE(mdb_put(txn, meta, &key, &value, 0) == 0);
-    REQUIRE(mdb_txn_commit(txn) == 0);
-    mdb_env_close(env);
-  }
+  tamper(directory, "meta", "version", version_value(store::version + 1));
   const auto before = directory.content();
   const auto opened = store::open({directory.path(), small_map, false});
   REQUIRE_FALSE(opened);
@@ -329,6 +347,29 @@ TEST_CASE("a store of a newer version is refused and left as it is", "[persist]"
   REQUIRE_FALSE(verified);
   CHECK(verified.error().code == errc::refused);
   CHECK(directory.content() == before);
+}
+
+TEST_CASE("a store of the version before is raised to this one, and keeps what it holds", "[persist]") {
+  scratch_directory directory;
+  a_store(directory, 3).reset();
+  for (const auto* table : {"actors", "state", "timers", "timer_names", "history", "events"})
+    drop_table(directory, table);
+  tamper(directory, "meta", "version", version_value(1));
+  auto report = verify(directory.path()).value();
+  CHECK(report.clean());
+  CHECK(report.version == 1);
+  CHECK(report.messages == 3);
+  {
+    auto s = open_store(directory);
+    s.reset();
+    report = verify(directory.path()).value();
+    CHECK(report.clean());
+    CHECK(report.version == store::version);
+  }
+  auto s = open_store(directory);
+  CHECK(recover(*s).message_count == 3);
+  CHECK(bodies(*s, one) == strings{"body 1", "body 2", "body 3"});
+  CHECK(s->read_state("/a").value() == std::nullopt);
 }
 
 TEST_CASE("opening and recovering a store that was closed cleanly does not change it", "[persist]") {
