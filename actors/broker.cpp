@@ -2,20 +2,20 @@
 
 #include "actors/committer.hpp"
 #include "actors/queue.hpp"
+#include "actors/supervisor.hpp"
 
 #include <caf/telemetry/collector/prometheus.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <future>
 #include <thread>
 
 namespace posthorn {
 
 namespace {
 
-// How long a stopping node waits for its queues to write what they have.
-constexpr auto finish_patience = std::chrono::seconds{3};
 constexpr std::uint64_t disk_free_default = 50'000'000;
 
 struct node_config : caf::actor_system_config {
@@ -41,12 +41,21 @@ node_counters::node_counters(caf::actor_system& system) {
   acknowledged =
       counter("messages-acknowledged", "Messages that consumers acknowledged or rejected for good.");
   confirmed = counter("messages-confirmed", "Publishes answered with a confirm.");
+  dead_lettered =
+      counter("messages-dead-lettered", "Messages that a queue gave up to its dead-letter exchange.");
   unroutable = counter("messages-unroutable", "Publishes that reached no queue.");
   connections_opened = counter("connections-opened", "Connections accepted.");
   connections_closed = counter("connections-closed", "Connections that ended.");
   commits = counter("store-commits", "Transactions of the store.");
   commit_failures = counter("store-commit-failures", "Transactions that found no room.");
   messages_written = counter("store-messages-written", "Messages written to the store.");
+  using kind = supervision_effects::event_kind;
+  auto* events = registry.counter_family("posthorn", "actor-events", {"kind"},
+                                         "What befell actors of the supervision tree.", "1", true);
+  for (const auto k : {kind::started, kind::failed, kind::restarted, kind::escalated, kind::stopped,
+                       kind::start_failed, kind::gave_up, kind::overran}) {
+    actor_events[static_cast<std::size_t>(k)] = events->get_or_add({{"kind", to_string(k)}});
+  }
   bytes_written = counter("store-written", "Bytes of messages written to the store.", "bytes");
   constexpr double bounds[] = {0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0};
   commit_seconds = registry.histogram_singleton<double>(
@@ -59,13 +68,17 @@ struct broker::runtime {
       : config{threads}, system{std::make_unique<caf::actor_system>(config)}, context{*system, journal} {}
   // The system waits for the last actor, and actors use the context: so the system goes first.
   ~runtime() {
-    context.committer = nullptr;
+    root.reset();
+    context.journal_port.reset();
     system.reset();
   }
 
   node_config config;
   std::unique_ptr<caf::actor_system> system;
   node_context context;
+  std::shared_ptr<supervisor> root;
+  std::promise<failure> finished;  // the root
+  std::atomic<bool> stopping{false};
 };
 
 broker::broker(broker_settings settings) : settings_{std::move(settings)} {
@@ -117,61 +130,61 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
   };
   node.last_mailbox = recovered->last_mailbox.value;
   node.last_binding = recovered->last_binding.value;
-  node.committer = spawn_committer(node);
+  node.on_supervision_event = [self = made.get()](const supervision_event& event) {
+    self->on_supervision_event(event);
+  };
+  node.journal_port = std::make_shared<committer_port>(node);
   recovered->vhosts.try_emplace("/");
+  std::vector<child_definition> vhosts;
   for (auto& [name, content] : recovered->vhosts) {
-    made->vhosts_.emplace(name, spawn_vhost(node, name, std::move(content), recovered->mailboxes));
+    auto vhost = make_vhost(node, name, std::move(content), recovered->mailboxes);
+    made->vhosts_.emplace(name, std::move(vhost.port));
+    child_definition child;
+    child.spec.name = path_part(name);
+    child.as_supervisor = std::move(vhost.tree);
+    vhosts.push_back(std::move(child));
   }
+  child_definition all_vhosts;
+  all_vhosts.spec.name = "vhosts";
+  all_vhosts.as_supervisor = supervisor::make(node.system, {.intensity = node_context::patience},
+                                              std::move(vhosts), node.on_supervision_event)
+                                 .value();
+  made->runtime_->root =
+      supervisor::make(node.system, {.intensity = node_context::patience},
+                       {committer_child(node), std::move(all_vhosts)}, node.on_supervision_event)
+          .value();
+  made->runtime_->root->start_as_root([r = made->runtime_.get(), fatal = node.on_fatal](const failure& why) {
+    if (!r->stopping) fatal("the supervision tree gave up: " + why.reason);
+    r->finished.set_value(why);
+  });
+  if (auto started = made->runtime_->root->wait_until_started(); !started) return started.error();
   return made;
 }
 
 void broker::stop() {
   if (!runtime_) return;
-  {
-    caf::scoped_actor self{*runtime_->system};
-    const auto give_up_at = std::chrono::steady_clock::now() + finish_patience;
-    // Waits for that many of the actors that `self` monitors; says how many have not ended in time.
-    const auto await_end_of = [&](std::size_t running) {
-      for (bool in_time = true; running > 0 && in_time;) {
-        const auto left = give_up_at - std::chrono::steady_clock::now();
-        if (left <= left.zero()) break;
-        self->receive([&](const caf::down_msg&) { --running; },
-                      caf::after(std::chrono::duration_cast<std::chrono::milliseconds>(left)) >>
-                          [&] { in_time = false; });
-      }
-      return running;
-    };
-    // First those who start queues; then the queues that there are.
-    for (const auto& [name, vhost] : vhosts_) {
-      self->monitor(vhost->handle);
-      caf::anon_send_exit(vhost->handle, caf::exit_reason::user_shutdown);
-    }
-    std::size_t running = await_end_of(vhosts_.size());
-    for (const auto& [name, vhost] : vhosts_) {
-      vhost->snapshot()->for_each_queue([&](const queue_ptr& queue) {
-        if (!queue->port) return;
-        self->monitor(port_of(*queue).handle);
-        self->send(port_of(*queue).handle, finish_queue{});
-        ++running;
-      });
-    }
-    running = await_end_of(running);
-    if (running > 0) {
-      settings_.log(node_context::severity::warning,
-                    std::to_string(running) + " actors could not end before the node stopped");
-      for (const auto& [name, vhost] : vhosts_) {
-        vhost->snapshot()->for_each_queue([&](const queue_ptr& queue) {
-          if (queue->port) caf::anon_send_exit(port_of(*queue).handle, caf::exit_reason::kill);
-        });
-      }
-    }
-    self->monitor(runtime_->context.committer);
-    self->send(runtime_->context.committer, finish_committer{});
-    self->receive([](const caf::down_msg&) {});  // a commit ends, or the process does
-  }
+  runtime_->stopping = true;
+  runtime_->root->shut_down();
+  runtime_->finished.get_future().wait();
   vhosts_.clear();
   runtime_.reset();
   store_.reset();
+}
+
+supervisor& broker::tree() noexcept { return *runtime_->root; }
+
+void broker::on_supervision_event(const supervision_event& event) {
+  using kind = supervision_effects::event_kind;
+  auto& node = runtime_->context;
+  node.counters.count(event.kind);
+  if (event.kind == kind::started || event.kind == kind::stopped) {
+    // Connections come and go; only what has failed once is worth a line when it starts.
+    return;
+  }
+  const bool expected = event.why.kind == exit_kind::killed || event.kind == kind::restarted;
+  std::string text = "actor " + event.path + " " + std::string{to_string(event.kind)};
+  if (!event.why.reason.empty()) text += ": " + event.why.reason;
+  node.log(expected ? node_context::severity::info : node_context::severity::warning, text);
 }
 
 std::shared_ptr<vhost_port> broker::find_vhost(std::string_view name) const {

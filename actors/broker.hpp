@@ -19,6 +19,8 @@
 
 namespace posthorn {
 
+class supervisor;
+
 struct broker_settings {
   std::string node_name = "posthorn";
   std::filesystem::path data_directory;
@@ -48,6 +50,8 @@ public:
 
   [[nodiscard]] caf::actor_system& system() noexcept;
   [[nodiscard]] node_context& context() noexcept;
+  // Everything that runs.
+  [[nodiscard]] supervisor& tree() noexcept;
   [[nodiscard]] const std::string& node_name() const noexcept { return settings_.node_name; }
 
   // Null when there is none.
@@ -71,6 +75,7 @@ public:
 private:
   struct runtime;
   explicit broker(broker_settings settings);
+  void on_supervision_event(const supervision_event& event);
 
   broker_settings settings_;
   std::unique_ptr<store> store_;

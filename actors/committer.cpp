@@ -1,5 +1,9 @@
 #include "actors/committer.hpp"
 
+#include "actors/outgoing.hpp"
+#include "actors/queue.hpp"
+#include "actors/vhost.hpp"
+
 #include <algorithm>
 #include <chrono>
 
@@ -10,53 +14,55 @@ namespace {
 // How many buried messages one transaction erases: a few milliseconds of work, so that nobody waits longer for it.
 constexpr std::size_t burial_slice = 4000;
 constexpr auto disk_watch_interval = std::chrono::seconds{1};
-// What could not be written for want of room waits this long before it is tried again.
-constexpr auto retry_delay = std::chrono::milliseconds{200};
+constexpr std::uint64_t watch_tick = 1, bury_tick = 2;
 
-class committer_state {
+}  // namespace
+
+class committer_logic {
 public:
-  static inline const char* name = "posthorn.committer";
+  explicit committer_logic(node_context& node) : node_{node} {}
 
-  committer_state(committer_actor::pointer self, node_context* node) : self_{self}, node_{*node} {}
+  void begin(worker_actor::pointer self, bool /*after_failure*/) {
+    self_ = self;
+    burying_ = false;
+    on_idle();
+    on_watch_disk();
+  }
 
-  committer_actor::behavior_type make_behavior() {
-    self_->send(self_, watch_disk{});
-    return {
-        [this](write_batch& message) { on_write_batch(message); },
-        [this](write_topology& message) { on_write_topology(message); },
-        [this](commit_now) { on_commit_now(); },
-        [this](bury_now) { on_bury_now(); },
-        [this](watch_disk) { on_watch_disk(); },
-        [this](finish_committer) { on_finish(); },
-    };
+  void on(committer_message& message) {
+    std::visit([this](auto& m) { handle(m); }, message);
+  }
+  void discard(committer_message&) {}
+  void on_down(const caf::down_msg&) {}
+  void on_tick(const tick& t) {
+    if (t.number == watch_tick) {
+      on_watch_disk();
+    } else {
+      on_bury_now();
+    }
+  }
+  // All that had arrived is one commit.
+  void on_idle() {
+    commit();
+    if (finishing_) self_->quit();
   }
 
 private:
-  void on_write_batch(write_batch& message) {
-    if (node_.faults.confirm_before_commit) self_->send(message.from, journal_written{});
+  void handle(write_batch& message) {
+    if (node_.faults.confirm_before_commit) message.from->post(journal_written{});
     batches_.push_back(std::move(message));
-    schedule();
   }
+  void handle(write_topology& message) { topologies_.push_back(std::move(message)); }
+  void handle(finish_committer&) { finishing_ = true; }
 
-  void on_write_topology(write_topology& message) {
-    topologies_.push_back(std::move(message));
-    schedule();
-  }
-
-  void schedule() {
-    if (std::exchange(scheduled_, true)) return;
-    self_->send(self_, commit_now{});
-  }
-
-  void on_commit_now() {
-    scheduled_ = false;
+  void commit() {
     if (batches_.empty() && topologies_.empty()) return;
     std::vector<mailbox_write> writes;
     writes.reserve(batches_.size());
-    for (auto& b : batches_) writes.push_back({b.mailbox, &b.batch});
+    for (auto& b : batches_) writes.push_back({b.mailbox, &b.batch, b.with ? &b.with->writes : nullptr});
     std::vector<store::topology_write> topologies;
     topologies.reserve(topologies_.size());
-    for (const auto& t : topologies_) topologies.push_back({t.vhost, t.changes});
+    for (const auto& t : topologies_) topologies.push_back({t.from->name(), t.changes});
 
     const auto begin = std::chrono::steady_clock::now();
     const auto written = node_.journal.commit(writes, topologies);
@@ -78,31 +84,34 @@ private:
   void answer_written() {
     node_.counters.commits->inc();
     std::int64_t messages = 0, bytes = 0;
-    for (const auto& b : batches_) {
+    for (auto& b : batches_) {
       messages += static_cast<std::int64_t>(b.batch.appends.size());
       for (const auto& a : b.batch.appends) bytes += static_cast<std::int64_t>(a.message->bytes().size());
-      if (!node_.faults.confirm_before_commit) self_->send(b.from, journal_written{});
+      if (b.with) {
+        messages += static_cast<std::int64_t>(b.with->writes.transfers.size());
+        b.with->hand_over();
+      }
+      if (!node_.faults.confirm_before_commit) b.from->post(journal_written{});
     }
-    for (const auto& t : topologies_) self_->send(t.from, topology_written{});
+    for (const auto& t : topologies_) t.from->post(topology_written{});
     node_.counters.messages_written->inc(messages);
     node_.counters.bytes_written->inc(bytes);
   }
 
   // There is no room. What frees room still fits, mostly; the rest goes back to those who asked, who keep it.
   void give_back(const error& why, const std::vector<mailbox_write>& writes) {
-    for (const auto& t : topologies_) self_->send(t.from, topology_written{why});
+    for (const auto& t : topologies_) t.from->post(topology_written{why});
     set_disk_low(true);
     const auto erased = node_.journal.commit_erasures(writes);
     if (!erased && erased.error().code != errc::overloaded) {
       node_.on_fatal("cannot write to the store: " + erased.error().text);
     }
     for (auto& b : batches_) {
-      if (erased) b.batch.erasures.clear();
-      if (b.batch.empty()) {
-        self_->send(b.from, journal_written{});
+      if (erased && !b.with) b.batch.erasures.clear();
+      if (b.batch.empty() && !b.with) {
+        b.from->post(journal_written{});
       } else {
-        // Not at once: there will be no room a moment later either.
-        self_->delayed_send(b.from, retry_delay, journal_unwritten{std::move(b.batch)});
+        b.from->post(journal_unwritten{std::move(b.batch)});
       }
     }
   }
@@ -110,7 +119,7 @@ private:
   void bury_if_needed() {
     if (burying_ || !node_.journal.has_graves()) return;
     burying_ = true;
-    self_->send(self_, bury_now{});
+    self_->send(self_, tick{bury_tick});
   }
 
   void on_bury_now() {
@@ -120,14 +129,14 @@ private:
       bury_if_needed();
     } else if (buried.error().code == errc::overloaded) {
       burying_ = true;
-      self_->delayed_send(self_, disk_watch_interval, bury_now{});
+      self_->delayed_send(self_, disk_watch_interval, tick{bury_tick});
     } else {
       node_.on_fatal("cannot write to the store: " + buried.error().text);
     }
   }
 
   void on_watch_disk() {
-    self_->delayed_send(self_, disk_watch_interval, watch_disk{});
+    self_->delayed_send(self_, disk_watch_interval, tick{watch_tick});
     bury_if_needed();
     bool low = short_of_room(node_.journal.space(false));
     // Pages that are free inside the file are room, too: the file itself never shrinks.
@@ -147,23 +156,29 @@ private:
     node_.on_disk_low(low);
   }
 
-  void on_finish() {
-    on_commit_now();
-    self_->quit();
-  }
-
-  committer_actor::pointer self_;
+  worker_actor::pointer self_ = nullptr;  // the actor of now
   node_context& node_;
 
   std::vector<write_batch> batches_;
   std::vector<write_topology> topologies_;
-  bool scheduled_ = false, burying_ = false;
+  bool burying_ = false, finishing_ = false;
 };
 
-}  // namespace
+committer_port::committer_port(node_context& node) : memory{std::make_unique<committer_logic>(node)} {}
+committer_port::~committer_port() = default;
 
-committer_actor spawn_committer(node_context& node) {
-  return node.system.spawn<committer_actor::stateful_impl<committer_state>, caf::detached>(&node);
+child_definition committer_child(node_context& node) {
+  child_definition child;
+  child.spec.name = "journal";
+  child.spec.shutdown = shutdown_rule::infinity();  // a commit ends, or the process does
+  child.spec.handler_limit = std::chrono::seconds{2};
+  child.kind = "committer";
+  child.start = [&node] {
+    return start_worker<committer_port, caf::detached>(node.system, node.journal_port);
+  };
+  child.stop = [&node](const caf::actor&) { node.journal_port->post(finish_committer{}); };
+  child.figures = [&node] { return figures_of(*node.journal_port); };
+  return child;
 }
 
 }  // namespace posthorn

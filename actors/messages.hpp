@@ -11,6 +11,7 @@
 #include <caf/all.hpp>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -18,103 +19,40 @@
 
 namespace posthorn {
 
-struct publish_batch;
-struct consume;
-struct cancel_consumer;
-struct fetch_message;
-struct answer_held;
-struct release_holders;
-struct purge_queue;
-struct inspect_queue;
-struct delete_queue;
-struct finish_queue;
-struct queue_removed_now;
-struct queue_not_removed;
-struct journal_written;
-struct journal_unwritten;
+struct work;
+struct tick;
+struct look_around;
 struct deliver;
 struct settled;
 struct reply;
 struct consumer_cancelled;
 struct close_connection;
 struct alarm_changed;
-struct topology_request;
-struct queue_removal;
-struct release_owner;
-struct topology_written;
-struct write_batch;
-struct write_topology;
-struct commit_now;
-struct bury_now;
-struct watch_disk;
-struct finish_committer;
 
 }  // namespace posthorn
 
 CAF_BEGIN_TYPE_ID_BLOCK(posthorn, first_custom_type_id)
-CAF_ADD_TYPE_ID(posthorn, (posthorn::publish_batch))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::consume))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::cancel_consumer))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::fetch_message))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::answer_held))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::release_holders))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::purge_queue))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::inspect_queue))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::delete_queue))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::finish_queue))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::queue_removed_now))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::queue_not_removed))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::journal_written))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::journal_unwritten))
+CAF_ADD_TYPE_ID(posthorn, (posthorn::work))
+CAF_ADD_TYPE_ID(posthorn, (posthorn::tick))
+CAF_ADD_TYPE_ID(posthorn, (posthorn::look_around))
 CAF_ADD_TYPE_ID(posthorn, (posthorn::deliver))
 CAF_ADD_TYPE_ID(posthorn, (posthorn::settled))
 CAF_ADD_TYPE_ID(posthorn, (posthorn::reply))
 CAF_ADD_TYPE_ID(posthorn, (posthorn::consumer_cancelled))
 CAF_ADD_TYPE_ID(posthorn, (posthorn::close_connection))
 CAF_ADD_TYPE_ID(posthorn, (posthorn::alarm_changed))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::topology_request))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::queue_removal))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::release_owner))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::topology_written))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::write_batch))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::write_topology))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::commit_now))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::bury_now))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::watch_disk))
-CAF_ADD_TYPE_ID(posthorn, (posthorn::finish_committer))
 CAF_END_TYPE_ID_BLOCK(posthorn)
 
 #define POSTHORN_LOCAL_MESSAGE(name) CAF_ALLOW_UNSAFE_MESSAGE_TYPE(posthorn::name)
-POSTHORN_LOCAL_MESSAGE(publish_batch)
-POSTHORN_LOCAL_MESSAGE(consume)
-POSTHORN_LOCAL_MESSAGE(cancel_consumer)
-POSTHORN_LOCAL_MESSAGE(fetch_message)
-POSTHORN_LOCAL_MESSAGE(answer_held)
-POSTHORN_LOCAL_MESSAGE(release_holders)
-POSTHORN_LOCAL_MESSAGE(purge_queue)
-POSTHORN_LOCAL_MESSAGE(inspect_queue)
-POSTHORN_LOCAL_MESSAGE(delete_queue)
-POSTHORN_LOCAL_MESSAGE(finish_queue)
-POSTHORN_LOCAL_MESSAGE(queue_removed_now)
-POSTHORN_LOCAL_MESSAGE(queue_not_removed)
-POSTHORN_LOCAL_MESSAGE(journal_written)
-POSTHORN_LOCAL_MESSAGE(journal_unwritten)
+POSTHORN_LOCAL_MESSAGE(work)
+POSTHORN_LOCAL_MESSAGE(tick)
+POSTHORN_LOCAL_MESSAGE(look_around)
 POSTHORN_LOCAL_MESSAGE(deliver)
 POSTHORN_LOCAL_MESSAGE(settled)
 POSTHORN_LOCAL_MESSAGE(reply)
 POSTHORN_LOCAL_MESSAGE(consumer_cancelled)
 POSTHORN_LOCAL_MESSAGE(close_connection)
 POSTHORN_LOCAL_MESSAGE(alarm_changed)
-POSTHORN_LOCAL_MESSAGE(topology_request)
-POSTHORN_LOCAL_MESSAGE(queue_removal)
-POSTHORN_LOCAL_MESSAGE(release_owner)
-POSTHORN_LOCAL_MESSAGE(topology_written)
-POSTHORN_LOCAL_MESSAGE(write_batch)
-POSTHORN_LOCAL_MESSAGE(write_topology)
-POSTHORN_LOCAL_MESSAGE(commit_now)
-POSTHORN_LOCAL_MESSAGE(bury_now)
-POSTHORN_LOCAL_MESSAGE(watch_disk)
-POSTHORN_LOCAL_MESSAGE(finish_committer)
 #undef POSTHORN_LOCAL_MESSAGE
 
 namespace posthorn {
@@ -126,21 +64,21 @@ using connection_actor =
                      caf::result<void>(consumer_cancelled), caf::result<void>(close_connection),
                      caf::result<void>(alarm_changed)>;
 
-using queue_actor =
-    caf::typed_actor<caf::result<void>(publish_batch), caf::result<void>(consume),
-                     caf::result<void>(cancel_consumer), caf::result<void>(fetch_message),
-                     caf::result<void>(answer_held), caf::result<void>(release_holders),
-                     caf::result<void>(purge_queue), caf::result<void>(inspect_queue),
-                     caf::result<void>(delete_queue), caf::result<void>(finish_queue),
-                     caf::result<void>(queue_removed_now), caf::result<void>(queue_not_removed),
-                     caf::result<void>(journal_written), caf::result<void>(journal_unwritten)>;
+// An actor whose messages stand in an inbox (actors/inbox.hpp): through CAF it is only told that there are some, and,
+// by itself, that time has passed.
+using worker_actor = caf::typed_actor<caf::result<void>(work), caf::result<void>(tick)>;
 
-using vhost_actor = caf::typed_actor<caf::result<void>(topology_request), caf::result<void>(queue_removal),
-                                     caf::result<void>(release_owner), caf::result<void>(topology_written)>;
+struct work {};
+struct tick {
+  std::uint64_t number = 0;  // of the timer that was set; an actor ignores those that it has set anew since
+};
+// To a supervisor.
+struct look_around {};
 
-using committer_actor = caf::typed_actor<caf::result<void>(write_batch), caf::result<void>(write_topology),
-                                         caf::result<void>(commit_now), caf::result<void>(bury_now),
-                                         caf::result<void>(watch_disk), caf::result<void>(finish_committer)>;
+// The places of actors, which outlive them: headers queue.hpp, vhost.hpp.
+struct queue_port;
+class vhost_port;
+struct outgoing;
 
 // A request carries a token of its asker's, and the answer carries it back. Answers are messages of their own rather
 // than CAF responses, so that they keep their order among the deliveries.
@@ -209,16 +147,28 @@ struct delete_queue {
 };
 // The node stops: write what is still to be written, then end.
 struct finish_queue {};
-// The vhost has removed the queue durably: tell everyone, then end.
-struct queue_removed_now {};
+// The vhost has removed the queue durably: tell everyone, then end. Nobody else may have the port any more.
+struct queue_removed_now {
+  std::shared_ptr<queue_port> self;
+};
 struct queue_not_removed {
   refusal why;
+};
+// Messages from other actors: those that the store has, at the places that they were given; and others.
+struct arrived {
+  std::vector<loaded_message> stored;
+  std::vector<arrival> unstored;
 };
 struct journal_written {};
 // This part of the batch was not written and will not be; the rest was.
 struct journal_unwritten {
   journal_batch batch;
 };
+
+using queue_message =
+    std::variant<publish_batch, answer_held, journal_written, journal_unwritten, consume, cancel_consumer,
+                 fetch_message, release_holders, purge_queue, inspect_queue, delete_queue, finish_queue,
+                 queue_removed_now, queue_not_removed, arrived>;
 
 // --- to a connection --------------------------------------------------------------------------------------------
 
@@ -267,7 +217,7 @@ struct topology_request {
   std::variant<declare_exchange, delete_exchange, declare_queue, bind, unbind> command;
 };
 struct queue_removal {
-  queue_actor queue;
+  std::shared_ptr<queue_port> queue;
   remove_queue command;
 };
 // The connection is gone, or about to be: its exclusive queues go with it.
@@ -280,22 +230,23 @@ struct topology_written {
   std::optional<error> failed;
 };
 
+using vhost_message = std::variant<topology_request, queue_removal, release_owner, topology_written>;
+
 // --- to the committer -------------------------------------------------------------------------------------------
 
 struct write_batch {
-  queue_actor from;
+  std::shared_ptr<queue_port> from;
   mailbox_id mailbox{};
   journal_batch batch;
+  std::shared_ptr<outgoing> with;  // in the same transaction; null: nothing
 };
 struct write_topology {
-  vhost_actor from;
-  std::string vhost;
+  std::shared_ptr<vhost_port> from;
   std::vector<topology_change> changes;
 };
-// To itself: everything that arrived before this is one commit.
-struct commit_now {};
-struct bury_now {};
-struct watch_disk {};
+// The node stops: commit what came before, then end.
 struct finish_committer {};
+
+using committer_message = std::variant<write_batch, write_topology, finish_committer>;
 
 }  // namespace posthorn

@@ -4,6 +4,8 @@
 #pragma once
 
 #include "actors/messages.hpp"
+#include "actors/supervision.hpp"
+#include "actors/worker.hpp"
 #include "mailbox/mailbox.hpp"
 #include "persist/store.hpp"
 
@@ -23,14 +25,17 @@ struct fault_plan {
   bool skip_fsync = false;
 };
 
+struct node_context;
+
 struct node_counters {
   explicit node_counters(caf::actor_system& system);
 
   caf::telemetry::int_counter* published;  // messages that reached a queue, once for each queue
   caf::telemetry::int_counter* delivered;
   caf::telemetry::int_counter* acknowledged;
-  caf::telemetry::int_counter* confirmed;   // publishes answered
-  caf::telemetry::int_counter* unroutable;  // publishes that reached no queue
+  caf::telemetry::int_counter* confirmed;      // publishes answered
+  caf::telemetry::int_counter* dead_lettered;  // messages that a queue gave up
+  caf::telemetry::int_counter* unroutable;     // publishes that reached no queue
   caf::telemetry::int_counter* connections_opened;
   caf::telemetry::int_counter* connections_closed;
   caf::telemetry::int_counter* commits;
@@ -38,6 +43,28 @@ struct node_counters {
   caf::telemetry::int_counter* messages_written;
   caf::telemetry::int_counter* bytes_written;
   caf::telemetry::dbl_histogram* commit_seconds;
+  caf::telemetry::int_counter* actor_events[8];  // by supervision_effects::event_kind
+
+  void count(supervision_effects::event_kind kind) noexcept {
+    actor_events[static_cast<std::size_t>(kind)]->inc();
+  }
+};
+
+struct supervision_event;
+class committer_logic;
+
+// Where the committer's work stands.
+struct committer_port {
+  static constexpr const char* kind = "posthorn.committer";
+
+  explicit committer_port(node_context& node);
+  ~committer_port();
+  void post(committer_message message) { (void)in.post(std::move(message)); }
+  [[nodiscard]] committer_logic& logic() noexcept { return *memory; }
+
+  inbox<committer_message> in;
+  actor_status status;
+  std::unique_ptr<committer_logic> memory;  // its actor's
 };
 
 struct node_context {
@@ -51,7 +78,15 @@ struct node_context {
   std::atomic<std::int64_t> resident{0};  // bytes of memory that messages take
   std::uint64_t disk_free_min = 0;        // bytes
   std::atomic<bool> disk_low{false};
-  committer_actor committer;
+  std::shared_ptr<committer_port> journal_port;
+  // Any thread: to the committer.
+  void to_journal(committer_message message) { journal_port->post(std::move(message)); }
+
+  // What befalls an actor of the tree; called in supervisors' actors.
+  std::function<void(const supervision_event&)> on_supervision_event;
+  // How often the node's own actors may fail before the node gives up and starts again from disk. Killing them as fast
+  // as an operator can is not often.
+  static constexpr restart_intensity patience{1000, std::chrono::seconds{10}};
 
   // The last id of its kind that was given out. Those of consumers and connections need not survive a restart.
   std::atomic<std::uint64_t> last_mailbox{0}, last_binding{0}, last_connection{0}, last_consumer{0};

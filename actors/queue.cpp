@@ -1,5 +1,11 @@
 #include "actors/queue.hpp"
 
+#include "actors/outgoing.hpp"
+#include "actors/supervisor.hpp"
+#include "actors/vhost.hpp"
+#include "mailbox/dead_letter.hpp"
+#include "mailbox/queue_arguments.hpp"
+
 #include <algorithm>
 #include <unordered_map>
 
@@ -10,51 +16,126 @@ namespace {
 // What a queue keeps at hand when the node is short of memory: enough to keep its consumers busy.
 constexpr std::size_t resident_when_pressed = std::size_t{256} << 10;
 
+// A queue that fails has its own budget, so that a bad one never takes the others down. An operator may kill it as fast
+// as he can type.
+const child_spec queue_rules{.name = "",
+                             .restart = restart_kind::transient,
+                             .shutdown = shutdown_rule::within(std::chrono::seconds{3}),
+                             .handler_limit = std::chrono::seconds{1},
+                             .budget = restart_intensity{1000, std::chrono::seconds{10}}};
+
+// How long a batch that found no room waits before it is sent again: there will be none a moment later either.
+constexpr auto retry_delay = std::chrono::milliseconds{200};
+constexpr std::uint64_t retry_tick = 1, expiry_tick = 2;
+
 struct queue_origin {
   node_context* node = nullptr;
-  caf::actor_addr vhost;  // upward: by address only
+  std::weak_ptr<vhost_port> vhost;  // upward
   mailbox_id id{};
   std::string name, described;  // "queue 'q' in vhost '/'"
   bool durable = false, auto_delete = false;
   recovered_mailbox recovered;
-  std::shared_ptr<queue_port> port;
+  std::optional<std::int64_t> expires;  // milliseconds without use after which it goes
+};
+
+std::int64_t wall_clock() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+// Answers for a queue that is not there any more. A target that goes while a publish is pending counts as positive: [26].
+struct removed_queue {
+  const std::string& described;
+
+  void operator()(const arrived&) const {}
+  void operator()(const publish_batch& message) const {
+    settled answer;
+    for (const auto& m : message.messages) answer.settlements.push_back({m.from, m.number, m.number});
+    caf::anon_send(message.from, std::move(answer));
+  }
+  void operator()(const cancel_consumer& request) const {
+    caf::anon_send(request.from, reply{request.token, done{}});
+  }
+  void operator()(const delete_queue& request) const {
+    caf::anon_send(request.from, reply{request.token, messages_removed{0}});
+  }
+  template <class Message>
+  void operator()(const Message& message) const {
+    if constexpr (requires { message.token; }) {
+      caf::anon_send(message.from,
+                     reply{message.token, refusal{refusal::kind::not_found, "no " + described}});
+    }
+  }
 };
 
 // A publisher's id holds that of its connection.
 connection_id connection_of(publisher_id by) noexcept { return {by.value >> 16}; }
 
-class queue_state {
-public:
-  static inline const char* name = "posthorn.queue";
+}  // namespace
 
-  queue_state(queue_actor::pointer self, queue_origin origin)
-      : self_{self},
+class queue_logic {
+public:
+  queue_logic(queue_port& port, queue_origin origin)
+      : port_{port},
         origin_{std::move(origin)},
         node_{*origin_.node},
-        box_{origin_.durable, node_.limits, origin_.recovered} {
-    self_->set_down_handler([this](const caf::down_msg& down) { on_down(down); });
+        box_{origin_.durable, node_.limits, origin_.recovered, port.rules},
+        last_used_{wall_clock()} {
     publish_counts();
   }
+  ~queue_logic() { node_.resident.fetch_sub(counted_, std::memory_order_relaxed); }
+  queue_logic(const queue_logic&) = delete;
+  queue_logic& operator=(const queue_logic&) = delete;
 
-  ~queue_state() { node_.resident.fetch_sub(counted_, std::memory_order_relaxed); }
+  void begin(worker_actor::pointer self, bool after_failure) {
+    self_ = self;
+    if (removed_) return self_->quit();
+    if (after_failure) {
+      // What it knows may be half changed, and the store is whole: the process starts again from there.
+      node_.on_fatal("a bug ended the actor of " + origin_.described);
+    }
+    retrying_ = false;
+    expiry_armed_ = 0;
+    for (auto& [id, p] : peers_) self_->monitor(p.handle);
+    run();
+  }
 
-  queue_actor::behavior_type make_behavior() {
-    return {
-        [this](publish_batch& message) { on_publish(message); },
-        [this](consume& request) { on_consume(request); },
-        [this](cancel_consumer& request) { on_cancel(request); },
-        [this](fetch_message& request) { on_fetch(request); },
-        [this](answer_held& message) { on_answer_held(message); },
-        [this](release_holders& message) { on_release(message); },
-        [this](purge_queue& request) { on_purge(request); },
-        [this](inspect_queue& request) { on_inspect(request); },
-        [this](delete_queue& request) { on_delete(request); },
-        [this](finish_queue) { on_finish(); },
-        [this](queue_removed_now) { on_removed(); },
-        [this](queue_not_removed& message) { on_not_removed(message); },
-        [this](journal_written) { on_journal_written(); },
-        [this](journal_unwritten& message) { on_journal_unwritten(message); },
-    };
+  void on(queue_message& message) {
+    std::visit([this](auto& m) { handle(m); }, message);
+  }
+  void discard(queue_message& message) { std::visit(removed_queue{origin_.described}, message); }
+  void on_idle() {}
+  void on_tick(const tick& t) {
+    if (t.number == retry_tick) {
+      retrying_ = false;
+    } else {
+      expiry_armed_ = 0;
+      if (origin_.expires && box_.consumer_count() == 0 && wall_clock() >= last_used_ + *origin_.expires) {
+        ask_for_removal();
+      }
+    }
+    run();
+  }
+  void on_down(const caf::down_msg& down) {
+    for (auto p = peers_.begin(); p != peers_.end();) {
+      if (p->second.handle.address() != down.source) {
+        ++p;
+        continue;
+      }
+      for (auto c = consumers_.begin(); c != consumers_.end();) {
+        if (c->second.of != &p->second) {
+          ++c;
+          continue;
+        }
+        box_.release(c->first, fx());
+        if (exclusive_consumer_ == c->first) exclusive_consumer_.reset();
+        c = consumers_.erase(c);
+      }
+      p = peers_.erase(p);
+    }
+    run();
+    remove_if_unused();
   }
 
 private:
@@ -76,33 +157,45 @@ private:
 
   // --- messages come and go ---
 
-  void on_publish(publish_batch& message) {
-    if (removed_) return settle_unheard(message);
+  void handle(publish_batch& message) {
     peer_of(message.by, message.from);
     node_.counters.published->inc(static_cast<std::int64_t>(message.messages.size()));
-    box_.publish(message.messages, fx());
+    publish(message.messages);
     run();
   }
 
-  void on_answer_held(answer_held& message) {
-    if (removed_) return;
+  void handle(arrived& message) {
+    node_.counters.published->inc(static_cast<std::int64_t>(message.stored.size() + message.unstored.size()));
+    box_.arrive(message.stored);
+    if (!message.unstored.empty()) publish(message.unstored);
+    run();
+  }
+
+  // Their places are taken from the port, where others take theirs.
+  void publish(std::vector<arrival>& messages) {
+    const auto last = port_.last_sequence.fetch_add(messages.size(), std::memory_order_relaxed);
+    box_.skip_to({last + 1});
+    box_.publish(messages, fx(), wall_clock());
+  }
+
+  void handle(answer_held& message) {
     for (const auto& a : message.answers) {
-      if (a.how == outcome::returned) {
-        box_.give_back(a.holder, a.which);
-      } else {
-        box_.acknowledge(a.holder, a.which, fx());
+      switch (a.how) {
+        case outcome::acknowledged: box_.acknowledge(a.holder, a.which, fx()); break;
+        case outcome::rejected: box_.reject(a.holder, a.which, fx()); break;
+        case outcome::returned: box_.give_back(a.holder, a.which, fx()); break;
       }
     }
     for (const auto& g : message.grants) box_.grant(g.to, g.bytes);
     run();
   }
 
-  void on_fetch(fetch_message& request) {
-    if (removed_) return refuse_removed(request);
+  void handle(fetch_message& request) {
     peer& p = peer_of(request.by, request.from);
     consumers_.try_emplace(request.holder, consumer{&p, false});
     fetched answer;
-    while (!box_.fetch(request.holder, request.acknowledges, fx()) && fx().load) load();
+    last_used_ = wall_clock();
+    while (!box_.fetch(request.holder, request.acknowledges, fx(), last_used_) && fx().load) load();
     if (!fx().deliveries.empty()) {
       answer.message = std::move(fx().deliveries.back());
       fx().deliveries.pop_back();
@@ -114,23 +207,21 @@ private:
     run();
   }
 
-  void on_purge(purge_queue& request) {
-    if (removed_) return refuse_removed(request);
+  void handle(purge_queue& request) {
     const auto count = box_.purge(fx());
     // Answered when the journal has it, so that nothing purged comes back.
     purges_.push_back({{request.from, request.token}, count});
     run();
   }
 
-  void on_inspect(inspect_queue& request) {
-    if (removed_) return refuse_removed(request);
+  void handle(inspect_queue& request) {
+    last_used_ = wall_clock();
     self_->send(request.from, reply{request.token, queue_counts{box_.ready_count(), box_.consumer_count()}});
   }
 
   // --- consumers ---
 
-  void on_consume(consume& request) {
-    if (removed_) return refuse_removed(request);
+  void handle(consume& request) {
     const bool taken = exclusive_consumer_ || (request.exclusive && box_.consumer_count() > 0);
     if (taken) {
       self_->send(request.from, reply{request.token, refusal{refusal::kind::access_refused,
@@ -146,8 +237,7 @@ private:
     run();
   }
 
-  void on_cancel(cancel_consumer& request) {
-    if (removed_) return self_->send(request.from, reply{request.token, done{}});
+  void handle(cancel_consumer& request) {
     box_.cancel_consumer(request.consumer);
     lost_consumer(request.consumer);
     self_->send(request.from, reply{request.token, done{}});
@@ -155,10 +245,9 @@ private:
     remove_if_unused();
   }
 
-  void on_release(release_holders& message) {
-    if (removed_) return;
+  void handle(release_holders& message) {
     for (const auto id : message.holders) {
-      box_.release(id);
+      box_.release(id, fx());
       lost_consumer(id);
       consumers_.erase(id);
     }
@@ -167,6 +256,7 @@ private:
   }
 
   void lost_consumer(consumer_id id) {
+    last_used_ = wall_clock();
     if (exclusive_consumer_ == id) exclusive_consumer_.reset();
     if (const auto found = consumers_.find(id); found != consumers_.end()) {
       found->second.consuming = false;
@@ -174,32 +264,9 @@ private:
     }
   }
 
-  void on_down(const caf::down_msg& down) {
-    if (removed_) return;
-    for (auto p = peers_.begin(); p != peers_.end();) {
-      if (p->second.handle.address() != down.source) {
-        ++p;
-        continue;
-      }
-      for (auto c = consumers_.begin(); c != consumers_.end();) {
-        if (c->second.of != &p->second) {
-          ++c;
-          continue;
-        }
-        box_.release(c->first);
-        if (exclusive_consumer_ == c->first) exclusive_consumer_.reset();
-        c = consumers_.erase(c);
-      }
-      p = peers_.erase(p);
-    }
-    run();
-    remove_if_unused();
-  }
-
   // --- removal ---
 
-  void on_delete(delete_queue& request) {
-    if (removed_) return self_->send(request.from, reply{request.token, messages_removed{0}});
+  void handle(delete_queue& request) {
     const auto refuse = [&](const char* why) {
       self_->send(request.from,
                   reply{request.token, refusal{refusal::kind::precondition_failed, origin_.described + why}});
@@ -217,15 +284,15 @@ private:
 
   void ask_for_removal() {
     if (std::exchange(removal_asked_, true)) return;
-    if (auto vhost = caf::actor_cast<vhost_actor>(origin_.vhost)) {
-      self_->send(vhost, queue_removal{queue_actor{self_}, {origin_.id, origin_.name}});
+    if (const auto vhost = origin_.vhost.lock()) {
+      vhost->post(queue_removal{port_.shared_from_this(), {origin_.id, origin_.name}});
     }
   }
 
-  // A connection may still route by an older snapshot, or have asked before it heard. So the actor stays, without a
-  // mailbox, and answers for the queue that is not there, until the last of them lets go of its handle.
-  void on_removed() {
-    if (std::exchange(removed_, true)) return;
+  // A connection may still route by an older snapshot, or have asked before it heard. From here on, the port answers.
+  void handle(queue_removed_now& message) {
+    const auto until_done = std::move(message.self);
+    removed_ = true;
     const auto count = box_.ready_count();
     for (const auto& w : deletions_) self_->send(w.from, reply{w.token, messages_removed{count}});
     for (const auto& p : purges_) self_->send(p.who.from, reply{p.who.token, messages_removed{p.count}});
@@ -237,51 +304,48 @@ private:
     send_out();
     box_ = mailbox{false, {}};
     publish_counts();
-    origin_.port.reset();  // which holds our own handle
     consumers_.clear();
     peers_.clear();
     deletions_.clear();
     purges_.clear();
+    for (const auto& unheard : port_.in.close()) std::visit(removed_queue{origin_.described}, unheard);
+    self_->quit();
   }
 
-  void settle_unheard(const publish_batch& message) {
-    settled answer;
-    for (const auto& m : message.messages) answer.settlements.push_back({m.from, m.number, m.number});
-    self_->send(message.from, std::move(answer));
-  }
-
-  template <class Request>
-  void refuse_removed(const Request& request) {
-    self_->send(request.from,
-                reply{request.token, refusal{refusal::kind::not_found, "no " + origin_.described}});
-  }
-
-  void on_not_removed(queue_not_removed& message) {
+  void handle(queue_not_removed& message) {
     removal_asked_ = false;
     for (const auto& w : std::exchange(deletions_, {})) self_->send(w.from, reply{w.token, message.why});
   }
 
-  void on_finish() {
-    if (removed_) return self_->quit();
+  void handle(finish_queue&) {
     finishing_ = true;
     run();
   }
 
   // --- the journal ---
 
-  void on_journal_written() {
-    if (removed_ || !box_.batch_under_way()) return;
+  void handle(journal_written&) {
+    if (!box_.batch_under_way()) return;
+    under_way_.reset();
     box_.on_committed(fx());
     answer_purges();
     run();
   }
 
-  void on_journal_unwritten(journal_unwritten& message) {
-    if (removed_ || !box_.batch_under_way()) return;
+  void handle(journal_unwritten& message) {
+    if (!box_.batch_under_way()) return;
     const bool erased = message.batch.erasures.empty();
+    if (under_way_) {
+      // What it has for others stands before what came since.
+      under_way_->append(std::move(outgoing_));
+      outgoing_ = std::move(*under_way_);
+      under_way_.reset();
+    }
     box_.on_not_committed(std::move(message.batch), fx());
     if (erased) answer_purges();
     for (auto& p : purges_) p.sent = false;
+    retrying_ = true;
+    self_->delayed_send(self_, retry_delay, tick{retry_tick});
     run();
   }
 
@@ -315,23 +379,69 @@ private:
 
   // After every handler: hands out what can go, in the order in which it came about.
   void run() {
-    box_.dispatch(fx());
+    const auto now = wall_clock();
+    box_.dispatch(fx(), now);
     while (fx().load) {
       load();
-      box_.dispatch(fx());
+      box_.dispatch(fx(), now);
     }
+    for (auto& d : fx().dead_letters) bury(d, now);
     send_out();
-    if (!box_.batch_under_way()) {
+    arm_expiry(now);
+    if (!box_.batch_under_way() && !retrying_) {
       auto batch = box_.take_batch();
       for (auto& p : purges_) p.sent = true;
       if (batch.empty()) {
         answer_purges();
         if (finishing_) self_->quit();
       } else {
-        self_->send(node_.committer, write_batch{queue_actor{self_}, origin_.id, std::move(batch)});
+        if (!outgoing_.empty()) under_way_ = std::make_shared<outgoing>(std::exchange(outgoing_, {}));
+        node_.to_journal(write_batch{port_.shared_from_this(), origin_.id, std::move(batch), under_way_});
       }
     }
     publish_counts();
+  }
+
+  // A dead letter's copies go to where its exchange leads now, in the transaction that erases it here.
+  void bury(dead_letter& dead, std::int64_t now) {
+    node_.counters.dead_lettered->inc();
+    const auto vhost = origin_.vhost.lock();
+    if (!vhost) return;
+    if (!dead.message) {
+      auto messages = node_.journal.load(origin_.id, {{dead.at, dead.at}, 1, 0});
+      if (!messages) {
+        node_.on_fatal("cannot read from the store: " + origin_.described + ": " + messages.error().text);
+      }
+      dead.message = std::move(messages->front().message);
+    }
+    death event;
+    event.queue = origin_.name;
+    event.reason = dead.why;
+    event.exchange = *port_.rules.dead_letter_exchange;
+    event.time = std::chrono::seconds{now / 1000};
+    event.dead_lettered_before = dead.message->dead_lettered();
+    if (port_.rules.dead_letter_routing_key) event.routing_key = *port_.rules.dead_letter_routing_key;
+    const auto copy = make_dead_letter(*dead.message, event);
+    if (!copy) {
+      node_.log(node_context::severity::warning,
+                "a dead letter of " + origin_.described + " was dropped: " + copy.error().text);
+      return;
+    }
+    for (const auto& to : route_of(*vhost->snapshot(), **copy)) {
+      if (!would_cycle(**copy, to->name, dead.why)) outgoing_.add(port_of(*to), *copy, now);
+    }
+  }
+
+  // The next time at which something happens by itself: a message expires, or the queue does.
+  void arm_expiry(std::int64_t now) {
+    auto due = box_.next_expiry();
+    if (origin_.expires && box_.consumer_count() == 0) {
+      due = std::min(due.value_or(INT64_MAX), last_used_ + *origin_.expires);
+    }
+    if (!due || (expiry_armed_ != 0 && expiry_armed_ <= *due)) return;
+    expiry_armed_ = std::max<std::int64_t>(*due, 1);
+    self_->delayed_send(self_, std::chrono::milliseconds{std::max<std::int64_t>(0, *due - now) + 1},
+                        tick{expiry_tick});
   }
 
   void send_out() {
@@ -388,7 +498,7 @@ private:
 
   void publish_counts() {
     share_memory();
-    auto& port = *origin_.port;
+    auto& port = port_;
     port.ready.store(box_.ready_count(), std::memory_order_relaxed);
     port.held.store(box_.held_count(), std::memory_order_relaxed);
     port.consumers.store(box_.consumer_count(), std::memory_order_relaxed);
@@ -396,9 +506,10 @@ private:
     port.resident.store(box_.resident_size(), std::memory_order_relaxed);
   }
 
-  queue_actor::pointer self_;
+  worker_actor::pointer self_ = nullptr;  // the actor of now
 
   // fixed after start
+  queue_port& port_;
   queue_origin origin_;
   node_context& node_;
 
@@ -416,27 +527,60 @@ private:
   std::vector<waiting_purge> purges_;
   std::vector<waiting> deletions_;
   bool removal_asked_ = false, removed_ = false, finishing_ = false;
-  std::int64_t counted_ = 0;  // our part of node_.resident
+  bool retrying_ = false;                // the next batch waits for room
+  std::int64_t last_used_;               // milliseconds since 1970
+  std::int64_t expiry_armed_ = 0;        // when the next tick is due; 0: none is
+  outgoing outgoing_;                    // goes with the next batch
+  std::shared_ptr<outgoing> under_way_;  // went with the batch under way
+  std::int64_t counted_ = 0;             // our part of node_.resident
 };
 
-}  // namespace
+queue_port::queue_port() = default;
+queue_port::~queue_port() = default;
 
-std::shared_ptr<queue_port> spawn_queue(node_context& node, const vhost_actor& vhost,
-                                        const queue_definition& queue, const std::string& vhost_name,
-                                        const recovered_mailbox& recovered) {
+void queue_port::post(queue_message message) {
+  if (!in.post(std::move(message))) std::visit(removed_queue{described}, message);
+}
+
+std::shared_ptr<queue_port> add_queue(node_context& node, const std::shared_ptr<vhost_port>& vhost,
+                                      const queue_definition& queue, const recovered_mailbox& recovered) {
   auto port = std::make_shared<queue_port>();
   queue_origin origin;
   origin.node = &node;
-  origin.vhost = vhost.address();
+  origin.vhost = vhost;
   origin.id = queue.id;
   origin.name = queue.name;
-  origin.described = "queue '" + queue.name + "' in vhost '" + vhost_name + "'";
+  origin.described = port->described = "queue '" + queue.name + "' in vhost '" + vhost->name() + "'";
   origin.durable = queue.durable;
   origin.auto_delete = queue.auto_delete;
   origin.recovered = recovered;
-  origin.port = port;
-  port->handle =
-      node.system.spawn<queue_actor::stateful_impl<queue_state>, caf::lazy_init>(std::move(origin));
+  port->id = queue.id;
+  port->durable = queue.durable;
+  port->last_sequence = std::max(recovered.last, recovered.used).value;
+  if (!queue.arguments.empty()) {
+    if (const auto arguments = decode_table(std::as_bytes(std::span{queue.arguments}))) {
+      port->rules = rules_of(*arguments);
+      if (port->rules.expires) origin.expires = port->rules.expires->count();
+    }
+  }
+  port->memory = std::make_unique<queue_logic>(*port, std::move(origin));
+  child_definition child;
+  child.spec = queue_rules;
+  child.spec.name = path_part(queue.name);
+  child.kind = "queue";
+  const std::weak_ptr<queue_port> weak = port;
+  child.start = [&node, weak]() -> caf::actor {
+    const auto alive = weak.lock();
+    return alive ? start_worker(node.system, alive) : caf::actor{};
+  };
+  child.stop = [weak](const caf::actor&) {
+    if (const auto alive = weak.lock()) alive->post(finish_queue{});
+  };
+  child.figures = [weak]() -> actor_figures {
+    const auto alive = weak.lock();
+    return alive ? figures_of(*alive) : actor_figures{};
+  };
+  vhost->queues->add(std::move(child));
   return port;
 }
 

@@ -1,30 +1,56 @@
 // The actor of one queue: moves messages between its mailbox, the journal and the connections of its consumers.
 //
-// Owns      the mailbox, and who consumes from it. Nobody else touches either.
-// Started   by its vhost's actor; what the store held of it comes in as a `recovered_mailbox`.
+// Owns      the mailbox, and who consumes from it, which stand in its port: a killed actor's successor finds them there
+//           (actors/worker.hpp). Nobody else touches either.
+// Started   by the supervisor of its vhost's queues; what the store held of it comes in as a `recovered_mailbox`.
 // Receives  publish_batch    from a connection  -> settled, as each becomes durable or need not
 //           consume, cancel_consumer, fetch_message, purge_queue, inspect_queue, delete_queue
 //                            from a connection  -> reply, in the order of the requests and among the deliveries
 //           answer_held, release_holders from a connection -> nothing
 //           journal_written, journal_unwritten from the committer
+//           arrived          from the committer: what other actors sent, and the store has by now
 //           queue_removed_now, queue_not_removed from the vhost, answering `queue_removal`
-//           finish_queue     from the broker, when the node stops
+//           finish_queue     from its supervisor, when it is to stop
 // Sends     deliver          to a connection, never beyond the credit that it gave
-//           write_batch      to the committer, one at a time
+//           write_batch      to the committer, one at a time, with the copies of its dead letters for other queues
 //           queue_removal    to the vhost: deleted, or auto-deleted by losing its last consumer
-// Stops     when it has finished, or was removed and nobody can reach it any more.
+// Stops     when it has finished, or was removed.
 #pragma once
 
 #include "actors/node_context.hpp"
+#include "actors/worker.hpp"
 
 #include <atomic>
+#include <memory>
 
 namespace posthorn {
 
-// How a queue is reached, and what others may read of it at any time. Owned by the topology and its copies.
-struct queue_port final : mailbox_port {
-  queue_actor handle;
+class queue_logic;
 
+// How a queue is reached, and what others may read of it at any time. Owned by the topology and its copies. A connection
+// with an older copy may still send to a removed queue: the port itself then answers, as the queue would have.
+struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port> {
+  static constexpr const char* kind = "posthorn.queue";
+
+  queue_port();
+  ~queue_port() override;
+
+  // Any thread.
+  void post(queue_message message);
+  [[nodiscard]] queue_logic& logic() noexcept { return *memory; }
+
+  inbox<queue_message> in;
+  actor_status status;
+  std::unique_ptr<queue_logic> memory;  // its actor's
+
+  // fixed after construction
+  mailbox_id id{};
+  bool durable = false;
+  mailbox_rules rules;
+  std::string described;  // "queue 'q' in vhost '/'"
+
+  // The last place that was given to a message, by the queue's actor or by another that stores it here.
+  std::atomic<std::uint64_t> last_sequence{0};
   std::atomic<std::uint64_t> ready{0}, held{0}, consumers{0};
   std::atomic<std::uint64_t> ready_size{0};  // bytes of bodies
   std::atomic<std::uint64_t> resident{0};    // bytes of memory for messages
@@ -34,10 +60,11 @@ struct queue_port final : mailbox_port {
   return static_cast<queue_port&>(*queue.port);
 }
 
-// `vhost` outlives its queues.
-[[nodiscard]] std::shared_ptr<queue_port> spawn_queue(node_context& node, const vhost_actor& vhost,
-                                                      const queue_definition& queue,
-                                                      const std::string& vhost_name,
-                                                      const recovered_mailbox& recovered);
+// Makes the port, and tells the supervisor `queues` to start the actor. Messages may be posted at once. `vhost` outlives
+// its queues.
+[[nodiscard]] std::shared_ptr<queue_port> add_queue(node_context& node,
+                                                    const std::shared_ptr<vhost_port>& vhost,
+                                                    const queue_definition& queue,
+                                                    const recovered_mailbox& recovered);
 
 }  // namespace posthorn

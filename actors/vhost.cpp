@@ -1,6 +1,7 @@
 #include "actors/vhost.hpp"
 
 #include "actors/queue.hpp"
+#include "actors/supervisor.hpp"
 
 #include <algorithm>
 #include <map>
@@ -11,28 +12,28 @@ namespace {
 
 using request = std::variant<topology_request, queue_removal, release_owner>;
 
-class vhost_state {
+}  // namespace
+
+class vhost_logic {
 public:
-  static inline const char* name = "posthorn.vhost";
+  vhost_logic(node_context& node, vhost_port& port) : node_{node}, port_{&port} {}
 
-  vhost_state(vhost_actor::pointer self, node_context* node, std::shared_ptr<vhost_port> port)
-      : self_{self}, node_{*node}, port_{std::move(port)} {}
-
-  // A removed queue answers as long as somebody has its handle. When the node stops, that is long enough.
-  ~vhost_state() {
-    for (const auto& address : lingering_) {
-      if (const auto queue = caf::actor_cast<queue_actor>(address)) caf::anon_send(queue, finish_queue{});
+  // Nothing is published, and nobody is answered, before a step is finished: so a step that an actor failed in is simply
+  // asked for again, and one that is being written will be answered to the successor.
+  void begin(worker_actor::pointer self, bool after_failure) {
+    self_ = self;
+    if (after_failure) {
+      node_.on_fatal("a bug ended the actor of vhost '" + port_->name() + "'");
     }
   }
 
-  vhost_actor::behavior_type make_behavior() {
-    return {
-        [this](topology_request& message) { on_topology_request(message); },
-        [this](queue_removal& message) { on_request(std::move(message)); },
-        [this](release_owner& message) { on_request(std::move(message)); },
-        [this](topology_written& message) { on_written(message); },
-    };
+  void on(vhost_message& message) {
+    std::visit([this](auto& m) { handle(m); }, message);
   }
+  void discard(vhost_message&) {}
+  void on_idle() {}
+  void on_tick(const tick&) {}
+  void on_down(const caf::down_msg&) {}
 
 private:
   // An answer that stands after the write that it depends on.
@@ -49,12 +50,12 @@ private:
     topology next;
     topology::changes changes;
     std::vector<pending_answer> answers;
-    std::vector<std::pair<queue_actor, mailbox_id>> removed;
+    std::vector<std::shared_ptr<queue_port>> removed;
     std::map<connection_id, std::vector<std::string>> owned;
   };
 
   // Choices come in with the command, so that it gives the same result wherever it is applied.
-  void on_topology_request(topology_request& message) {
+  void handle(topology_request& message) {
     if (auto* declare = std::get_if<declare_queue>(&message.command)) {
       declare->id = node_context::next_id<mailbox_id>(node_.last_mailbox);
     } else if (auto* binding = std::get_if<bind>(&message.command)) {
@@ -62,6 +63,9 @@ private:
     }
     on_request(std::move(message));
   }
+
+  void handle(queue_removal& message) { on_request(std::move(message)); }
+  void handle(release_owner& message) { on_request(std::move(message)); }
 
   template <class Message>
   void on_request(Message&& message) {
@@ -76,7 +80,7 @@ private:
     }
     const bool durable = std::any_of(step_->changes.begin(), step_->changes.end(), needs_writing);
     if (durable) {
-      self_->send(node_.committer, write_topology{vhost_actor{self_}, port_->name(), step_->changes});
+      node_.to_journal(write_topology{port_->shared_from_this(), step_->changes});
     } else {
       finish();
     }
@@ -114,7 +118,7 @@ private:
     step_->next.on(message.command, step_->changes);
     note_removed(before);
     // It was removed already, with its owner or by another request of its own.
-    if (step_->changes.size() == before) step_->removed.emplace_back(message.queue, message.command.id);
+    if (step_->changes.size() == before) step_->removed.push_back(message.queue);
   }
 
   void apply(const release_owner& message) {
@@ -141,12 +145,12 @@ private:
     for (std::size_t i = changes_before; i < step_->changes.size(); ++i) {
       if (const auto* removed = std::get_if<queue_removed>(&step_->changes[i]);
           removed && removed->queue->port) {
-        step_->removed.emplace_back(port_of(*removed->queue).handle, removed->queue->id);
+        step_->removed.push_back(port_of(*removed->queue).shared_from_this());
       }
     }
   }
 
-  void on_written(const topology_written& message) {
+  void handle(topology_written& message) {
     if (!step_) return;
     if (message.failed) {
       undo(*message.failed);
@@ -163,7 +167,7 @@ private:
         const auto& q = *added->queue;
         const auto* still = s.next.find_queue(q.name);
         if (still == nullptr || (*still)->id != q.id) continue;  // removed again in the same step
-        s.next.attach(q.id, q.name, spawn_queue(node_, vhost_actor{self_}, q, port_->name(), {}));
+        s.next.attach(q.id, q.name, add_queue(node_, port_->shared_from_this(), q, {}));
       } else if (const auto* removed = std::get_if<queue_removed>(&change);
                  removed && removed->queue->owner) {
         forget_owned(*removed->queue->owner, removed->queue->name);
@@ -178,10 +182,7 @@ private:
     s.next.count_version();
     const auto published = std::make_shared<const topology>(std::move(s.next));
     port_->publish(published);
-    for (const auto& [queue, id] : s.removed) {
-      self_->send(queue, queue_removed_now{});
-      remember_lingering(queue);
-    }
+    for (const auto& queue : s.removed) queue->post(queue_removed_now{queue});
     for (auto& a : s.answers) {
       if (auto* declared = std::get_if<queue_declared>(&a.what.what)) {
         if (const auto* queue = published->find_queue(a.declared)) declared->queue = *queue;
@@ -202,7 +203,7 @@ private:
       if (const auto* asked = std::get_if<topology_request>(&r)) {
         self_->send(asked->from, reply{asked->token, text});
       } else if (const auto* removal = std::get_if<queue_removal>(&r)) {
-        self_->send(removal->queue, queue_not_removed{text});
+        removal->queue->post(queue_not_removed{text});
       } else if (const auto* released = std::get_if<release_owner>(&r); released && released->from) {
         // Its queues do not survive a restart anyway, and nobody else can reach them.
         self_->send(released->from, reply{released->token, done{}});
@@ -218,46 +219,58 @@ private:
     if (found->second.empty()) owned_.erase(found);
   }
 
-  void remember_lingering(const queue_actor& queue) {
-    if (lingering_.size() >= lingering_looked_at_ * 2) {
-      std::erase_if(lingering_,
-                    [](const caf::actor_addr& a) { return caf::actor_cast<queue_actor>(a) == nullptr; });
-      lingering_looked_at_ = std::max<std::size_t>(lingering_.size(), 64);
-    }
-    lingering_.push_back(queue.address());
-  }
-
-  vhost_actor::pointer self_;
+  worker_actor::pointer self_ = nullptr;  // the actor of now
   node_context& node_;
-  std::shared_ptr<vhost_port> port_;  // its snapshot is the topology
+  vhost_port* port_;  // whose snapshot is the topology
 
   std::map<connection_id, std::vector<std::string>> owned_;  // exclusive queues
   std::vector<request> waiting_;
-  std::vector<caf::actor_addr> lingering_;  // removed queues; most of them are gone
-  std::size_t lingering_looked_at_ = 64;
   std::optional<step> step_;
 };
 
-}  // namespace
+vhost_port::vhost_port(node_context& node, std::string name, topology_ptr first)
+    : memory{std::make_unique<vhost_logic>(node, *this)},
+      name_{std::move(name)},
+      snapshot_{std::move(first)} {}
+vhost_port::~vhost_port() = default;
 
-std::shared_ptr<vhost_port> spawn_vhost(node_context& node, const std::string& name,
-                                        recovered_vhost recovered,
-                                        const std::map<mailbox_id, recovered_mailbox>& mailboxes) {
+made_vhost make_vhost(node_context& node, const std::string& name, recovered_vhost recovered,
+                      const std::map<mailbox_id, recovered_mailbox>& mailboxes) {
   topology first{name};
   for (auto& e : recovered.exchanges) first.restore(std::move(e));
   for (const auto& q : recovered.queues) first.restore(q);
   for (auto& b : recovered.bindings) first.restore(std::move(b));
-  auto port = std::make_shared<vhost_port>(name, std::make_shared<const topology>(first));
-  port->handle = node.system.spawn<vhost_actor::stateful_impl<vhost_state>, caf::lazy_init>(&node, port);
+  auto port = std::make_shared<vhost_port>(node, name, std::make_shared<const topology>(first));
+  port->queues =
+      supervisor::make(node.system, {.how = strategy::dynamic}, {}, node.on_supervision_event).value();
   for (const auto& q : recovered.queues) {
     const auto found = mailboxes.find(q.id);
     first.attach(q.id, q.name,
-                 spawn_queue(node, port->handle, q, name,
-                             found == mailboxes.end() ? recovered_mailbox{} : found->second));
+                 add_queue(node, port, q, found == mailboxes.end() ? recovered_mailbox{} : found->second));
   }
   first.count_version();
   port->publish(std::make_shared<const topology>(std::move(first)));
-  return port;
+
+  child_definition queues;
+  queues.spec.name = "queues";
+  queues.as_supervisor = port->queues;
+  child_definition own;
+  own.spec.name = "topology";
+  own.spec.handler_limit = std::chrono::seconds{1};
+  own.kind = "vhost";
+  const std::weak_ptr<vhost_port> weak = port;
+  own.start = [&node, weak]() -> caf::actor {
+    const auto alive = weak.lock();
+    return alive ? start_worker(node.system, alive) : caf::actor{};
+  };
+  own.figures = [weak]() -> actor_figures {
+    const auto alive = weak.lock();
+    return alive ? figures_of(*alive) : actor_figures{};
+  };
+  // The vhost's actor, which adds queues, stops first.
+  auto tree = supervisor::make(node.system, {.intensity = node_context::patience},
+                               {std::move(queues), std::move(own)}, node.on_supervision_event);
+  return {std::move(port), std::move(tree).value()};
 }
 
 }  // namespace posthorn

@@ -302,7 +302,7 @@ void connection::release_everything(request_token token) {
   channels_.clear();
   send_parcels();
   if (std::exchange(has_exclusive_, false) && vhost_) {
-    caf::anon_send(vhost_->handle, release_owner{token != 0 ? self_ : connection_actor{}, token, id_});
+    vhost_->post(release_owner{token != 0 ? self_ : connection_actor{}, token, id_});
   }
 }
 
@@ -403,7 +403,7 @@ void connection::release(channel& c) {
     entry.second.holders.push_back(h.id);
     consumers_.erase(h.id);
   }
-  for (auto& [id, entry] : by_queue) caf::anon_send(port_of(*entry.first).handle, std::move(entry.second));
+  for (auto& [id, entry] : by_queue) port_of(*entry.first).post(std::move(entry.second));
   c.holders.clear();
   c.consumers.clear();
   publishers_.erase(c.incarnation);
@@ -459,7 +459,7 @@ bool connection::ask_vhost(channel& c, method_id about, bool no_wait,
                            decltype(topology_request::command) command) {
   auto& r = ask(c, about, no_wait, true);
   if (const auto* declare = std::get_if<posthorn::declare_queue>(&command)) r.name = declare->name;
-  caf::anon_send(vhost_->handle, topology_request{self_, r.token, std::move(command)});
+  vhost_->post(topology_request{self_, r.token, std::move(command)});
   return true;
 }
 
@@ -493,14 +493,13 @@ void connection::send_parcels() {
   if (parcel_count_ == 0) return;
   for (std::size_t i = 0; i < parcel_count_; ++i) {
     auto& p = parcels_[i];
-    const auto& queue = port_of(*p.queue).handle;
+    auto& queue = port_of(*p.queue);
     if (!p.publishes.messages.empty()) {
       p.publishes.from = self_;
       p.publishes.by = id_;
-      caf::anon_send(queue, std::exchange(p.publishes, {}));
+      queue.post(std::exchange(p.publishes, {}));
     }
-    if (!p.answers.answers.empty() || !p.answers.grants.empty())
-      caf::anon_send(queue, std::exchange(p.answers, {}));
+    if (!p.answers.answers.empty() || !p.answers.grants.empty()) queue.post(std::exchange(p.answers, {}));
     p.queue.reset();
   }
   parcel_count_ = 0;

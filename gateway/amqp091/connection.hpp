@@ -15,6 +15,7 @@
 //           any of them the socket is not read.
 #pragma once
 
+#include "actors/supervisor.hpp"
 #include "gateway/amqp091/channel.hpp"
 #include "gateway/amqp091/methods.hpp"
 #include "gateway/amqp091/server.hpp"
@@ -40,6 +41,7 @@ struct server_context {
   server_settings settings;
   std::string server_properties;  // field table, encoded without its length
   std::atomic<std::uint64_t> connections{0}, channels{0};
+  std::shared_ptr<supervisor> connections_supervisor;  // fixed before the first connection
 };
 
 // One thread and what its connections share. Touched by that thread only, but for `io`.
@@ -56,8 +58,8 @@ public:
   ~connection();
 
   void start();
-  // From any thread. Tells the client (320) and ends.
-  void shut_down();
+  // The I/O thread has ended: ends at once, on the thread that calls.
+  void abandon();
   void alarm(bool blocked, const std::string& reason);
 
   [[nodiscard]] connection_id id() const noexcept { return id_; }
@@ -227,6 +229,7 @@ private:
   std::size_t out_sent_ = 0;
   bool reading_ = false, writing_ = false;
   bool stalled_ = false;  // input waits for an answer
+  bool killed_ = false;   // the companion ended, and we did not end it
   bool received_since_tick_ = false, sent_since_tick_ = false;
   int silent_ticks_ = 0;
 

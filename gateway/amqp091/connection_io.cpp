@@ -65,6 +65,16 @@ void connection::start() {
         blocked_ = wait;
       },
   });
+  // On this thread, for messages are handled here. Its own end comes as `gone` before.
+  companion->on_exit([this] { killed_ = phase_ != phase::gone; });
+  child_definition place;
+  place.spec.name = path_part(peer_);
+  place.spec.restart = restart_kind::temporary;
+  place.kind = "connection";
+  place.stop = [self = self_](const caf::actor&) {
+    caf::anon_send(self, close_connection{"broker forced connection closure with reason 'shutdown'"});
+  };
+  server_.connections_supervisor->adopt(std::move(place), companion_);
   server_.connections.fetch_add(1, std::memory_order_relaxed);
   server_.node.context().counters.connections_opened->inc();
   if (server_.node.context().disk_low) blocked_reason_ = "low on disk";
@@ -72,8 +82,9 @@ void connection::start() {
   arm_read();
 }
 
-void connection::shut_down() {
-  caf::anon_send(self_, close_connection{"broker forced connection closure with reason 'shutdown'"});
+void connection::abandon() {
+  end("the node stops");
+  drain_inbox();  // the exit message of its actor is there
 }
 
 void connection::alarm(bool blocked, const std::string& reason) {
@@ -104,6 +115,11 @@ void connection::drain_inbox() {
   auto* companion = caf::actor_cast<caf::actor_companion*>(keep);
   for (auto& element : elements) companion->activate(server_.node.system().dummy_execution_unit(), *element);
   if (phase_ == phase::gone) return;
+  if (std::exchange(killed_, false)) {
+    // What it held goes back to the queues, which watched it.
+    log(node_context::severity::warning, "connection " + peer_ + " closed: its actor was killed");
+    return close_now(reply_code::connection_forced, "the connection was killed", {});
+  }
   resume_input();
 }
 

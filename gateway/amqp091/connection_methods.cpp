@@ -98,7 +98,7 @@ bool connection::on(channel& c, const method::queue_declare& m) {
     c.last_queue = (*queue)->name;
     auto& r = ask(c, about, m.no_wait, false);
     r.name = (*queue)->name;
-    caf::anon_send(port_of(**queue).handle, inspect_queue{self_, r.token});
+    port_of(**queue).post(inspect_queue{self_, r.token});
     return true;
   }
   const bool server_named = m.queue.empty();
@@ -148,7 +148,7 @@ bool connection::on(channel& c, const method::queue_purge& m) {
   const auto queue = queue_for(c, m.queue, about);
   if (!queue) return phase_ == phase::running;
   const auto& r = ask(c, about, m.no_wait, false);
-  caf::anon_send(port_of(**queue).handle, purge_queue{self_, r.token});
+  port_of(**queue).post(purge_queue{self_, r.token});
   return true;
 }
 
@@ -163,7 +163,7 @@ bool connection::on(channel& c, const method::queue_delete& m) {
   const auto queue = queue_for(c, *name, about);
   if (!queue) return phase_ == phase::running;
   const auto& r = ask(c, about, m.no_wait, false);
-  caf::anon_send(port_of(**queue).handle, posthorn::delete_queue{self_, r.token, m.if_unused, m.if_empty});
+  port_of(**queue).post(posthorn::delete_queue{self_, r.token, m.if_unused, m.if_empty});
   return true;
 }
 
@@ -220,7 +220,7 @@ bool connection::on(channel& c, const method::basic_consume& m) {
   spec.prefetch = m.no_ack ? 0 : c.prefetch;
   spec.acknowledges = !m.no_ack;
   spec.credit = holder.window;
-  caf::anon_send(port_of(**queue).handle, posthorn::consume{self_, id_, r.token, spec, m.exclusive});
+  port_of(**queue).post(posthorn::consume{self_, id_, r.token, spec, m.exclusive});
   return true;
 }
 
@@ -234,7 +234,7 @@ bool connection::on(channel& c, const method::basic_cancel& m) {
   r.name = found->first;
   r.holder = found->second;
   const auto& holder = c.holders[found->second];
-  caf::anon_send(port_of(*holder.queue).handle, posthorn::cancel_consumer{self_, r.token, holder.id});
+  port_of(*holder.queue).post(posthorn::cancel_consumer{self_, r.token, holder.id});
   return true;
 }
 
@@ -258,7 +258,7 @@ bool connection::on(channel& c, const method::basic_get& m) {
   auto& r = ask(c, about, false, false);
   r.holder = index;
   r.no_wait = m.no_ack;  // no answer to the delivery is awaited
-  caf::anon_send(port_of(**queue).handle, fetch_message{self_, id_, r.token, c.holders[index].id, !m.no_ack});
+  port_of(**queue).post(fetch_message{self_, id_, r.token, c.holders[index].id, !m.no_ack});
   return true;
 }
 
@@ -392,7 +392,7 @@ bool connection::answer(request& r, reply& message) {
         // It was there before: how many messages and consumers it has, only it knows.
         r.token = ++last_token_;
         r.topology = false;
-        caf::anon_send(port_of(*declared->queue).handle, inspect_queue{self_, r.token});
+        port_of(*declared->queue).post(inspect_queue{self_, r.token});
         return false;
       }
       const auto& counts = std::get<queue_counts>(message.what);

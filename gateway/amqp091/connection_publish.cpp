@@ -186,7 +186,7 @@ void connection::on_settled(const settled& message) {
     const auto found = publishers_.find(static_cast<std::uint16_t>(s.by.value & 0xffff));
     if (found == publishers_.end()) continue;  // its channel is closed, and its bytes were taken off then
     auto& c = *found->second;
-    in_flight_ -= std::min(in_flight_, c.published.settle(s.first, s.last));
+    in_flight_ -= std::min(in_flight_, c.published.settle(s.first, s.last, s.rejected));
     confirm(c);
   }
   if (in_flight_full_ && in_flight_ <= in_flight_max / 2) in_flight_full_ = false;
@@ -197,11 +197,20 @@ void connection::confirm(channel& c) {
   if (!c.confirming || c.closing) return;
   const auto answered = c.published.answered();
   if (answered <= c.confirm_base) return;
-  const auto tag = answered - c.confirm_base;
-  if (tag <= c.confirmed) return;
-  server_.node.context().counters.confirmed->inc(static_cast<std::int64_t>(tag - c.confirmed));
-  send(c.number, method::basic_ack{tag, tag - c.confirmed > 1});
-  c.confirmed = tag;
+  const auto confirm_up_to = [&](std::uint64_t tag) {
+    if (tag <= c.confirmed) return;
+    server_.node.context().counters.confirmed->inc(static_cast<std::int64_t>(tag - c.confirmed));
+    send(c.number, method::basic_ack{tag, tag - c.confirmed > 1});
+    c.confirmed = tag;
+  };
+  for (const auto number : c.published.take_rejected()) {
+    if (number <= c.confirm_base) continue;
+    const auto tag = number - c.confirm_base;
+    confirm_up_to(tag - 1);
+    send(c.number, method::basic_nack{tag, false, false});
+    c.confirmed = tag;
+  }
+  confirm_up_to(answered - c.confirm_base);
 }
 
 }  // namespace posthorn::amqp091

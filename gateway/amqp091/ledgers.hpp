@@ -9,11 +9,14 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
+#include <vector>
 
 namespace posthorn::amqp091 {
 
 // Publishes are numbered from 1, and answered for when every queue that they went to has settled them. Confirms are
 // given in that order, as one `multiple` for all that can be confirmed, so that one never covers what is not safe: [25].
+// A publish that some queue refused is not confirmed.
 class publish_ledger {
 public:
   // Enters the next publish and gives its number. `targets` queues will settle it; it takes `size` bytes of memory.
@@ -22,22 +25,26 @@ public:
     if (targets == 0 && open_.empty()) {
       first_ = number + 1;  // answered at once
     } else {
-      open_.push_back({targets, static_cast<std::uint32_t>(size)});
+      open_.push_back({targets & 0x7fffffffU, 0, static_cast<std::uint32_t>(size)});
       if (targets != 0) size_ += size;
     }
     last_ = number;
     return number;
   }
 
-  // One queue has settled these. Numbers that are not open are ignored. Gives the bytes that are no longer on their way.
-  std::size_t settle(std::uint64_t first, std::uint64_t last) {
+  // One queue has settled these, or refused them. Numbers that are not open are ignored. Gives the bytes that are no
+  // longer on their way.
+  std::size_t settle(std::uint64_t first, std::uint64_t last, bool rejected = false) {
     std::size_t freed = 0;
     for (auto n = first < first_ ? first_ : first; n <= last && n - first_ < open_.size(); ++n) {
       auto& e = open_[n - first_];
       if (e.targets == 0) continue;
+      if (rejected) e.rejected = 1;
       if (--e.targets == 0) freed += e.size;
     }
     while (!open_.empty() && open_.front().targets == 0) {
+      if (open_.front().rejected) [[unlikely]]
+        rejected_.push_back(first_);
       open_.pop_front();
       ++first_;
     }
@@ -47,16 +54,20 @@ public:
 
   // All up to this number are answered for.
   [[nodiscard]] std::uint64_t answered() const noexcept { return first_ - 1; }
+  // Those of them, since the last call, that some queue refused; in order.
+  [[nodiscard]] std::vector<std::uint64_t> take_rejected() { return std::exchange(rejected_, {}); }
   [[nodiscard]] std::uint64_t last() const noexcept { return last_; }
   // Bytes of publishes that are on their way to some queue.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
 private:
   struct entry {
-    std::uint32_t targets = 0;
+    std::uint32_t targets : 31 = 0;
+    std::uint32_t rejected : 1 = 0;
     std::uint32_t size = 0;
   };
   ring<entry> open_;
+  std::vector<std::uint64_t> rejected_;
   std::uint64_t first_ = 1, last_ = 0;
   std::size_t size_ = 0;
 };

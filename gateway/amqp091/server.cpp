@@ -2,8 +2,9 @@
 
 #include "gateway/amqp091/connection.hpp"
 
+#include <caf/actor_companion.hpp>
+
 #include <algorithm>
-#include <condition_variable>
 #include <thread>
 
 namespace posthorn::amqp091 {
@@ -39,7 +40,7 @@ constexpr auto accept_retry_delay = std::chrono::milliseconds{100};
 
 struct server::impl {
   impl(broker& node, const server_settings& settings)
-      : context{node, settings, make_server_properties(node.node_name(), settings.version)},
+      : context{node, settings, make_server_properties(node.node_name(), settings.version), {}, {}, {}},
         retry{acceptor_io} {}
 
   server_context context;
@@ -53,14 +54,17 @@ struct server::impl {
   std::vector<std::unique_ptr<worker>> workers;
   std::size_t next_worker = 0;
 
+  // The listening sockets stay when the listener's actor is killed: clients that come meanwhile wait in their backlog.
   boost::asio::io_context acceptor_io{1};
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> acceptor_guard{
+      acceptor_io.get_executor()};
   std::vector<tcp::acceptor> acceptors;
   boost::asio::steady_timer retry;
   std::thread acceptor_thread;
+  caf::actor listener;  // the acceptor thread's
   std::uint16_t port = 0;
 
-  std::mutex gone_mutex;
-  std::condition_variable gone;
+  std::shared_ptr<supervisor> amqp_tree;
 
   boost::system::error_code open(const tcp::endpoint& at, bool dual_stack) {
     boost::system::error_code failed;
@@ -86,13 +90,13 @@ struct server::impl {
     auto& w = *workers[next_worker++ % workers.size()];
     acceptor.async_accept(
         w.shared.io, [this, &acceptor, &w](const boost::system::error_code& failed, tcp::socket socket) {
-          if (failed == boost::asio::error::operation_aborted) return;
+          if (failed == boost::asio::error::operation_aborted || !listener) return;
           if (failed) {
             context.node.context().log(node_context::severity::warning,
                                        "cannot accept a connection: " + failed.message());
             retry.expires_after(accept_retry_delay);
             retry.async_wait([this, &acceptor](const auto& cancelled) {
-              if (!cancelled) accept(acceptor);
+              if (!cancelled && listener) accept(acceptor);
             });
             return;
           }
@@ -106,7 +110,7 @@ struct server::impl {
           } else {
             boost::asio::post(w.shared.io, [this, &w, s = std::move(socket)]() mutable {
               auto made = std::make_shared<connection>(context, w.shared, std::move(s),
-                                                       [this, &w](connection& c) { on_gone(w, c); });
+                                                       [&w](connection& c) { on_gone(w, c); });
               w.connections.emplace(made.get(), made);
               made->start();
             });
@@ -115,13 +119,56 @@ struct server::impl {
         });
   }
 
-  void on_gone(worker& w, connection& c) {
-    // Not now: its own functions are still on the stack.
-    boost::asio::post(w.shared.io, [this, &w, key = &c] {
-      w.connections.erase(key);
-      const std::lock_guard guard{gone_mutex};
-      gone.notify_all();
+  // The listener: accepts as long as its actor lives. In the actor of its supervisor.
+  caf::actor start_listener() {
+    const auto made = context.node.system().spawn<caf::actor_companion>();
+    auto* companion = caf::actor_cast<caf::actor_companion*>(made);
+    companion->on_enqueue(
+        [this, companion, kept = caf::actor_cast<caf::actor_addr>(made)](caf::mailbox_element_ptr element) {
+          boost::asio::post(acceptor_io, [this, companion, kept, e = std::move(element)] {
+            if (caf::actor_cast<caf::actor>(kept)) {
+              companion->activate(context.node.system().dummy_execution_unit(), *e);
+            }
+          });
+        });
+    companion->on_exit([this] {
+      listener = nullptr;
+      boost::system::error_code ignored;
+      retry.cancel();
+      for (auto& acceptor : acceptors) acceptor.cancel(ignored);
     });
+    boost::asio::post(acceptor_io, [this, made] {
+      listener = made;
+      for (auto& acceptor : acceptors) accept(acceptor);
+    });
+    return made;
+  }
+
+  static void on_gone(worker& w, connection& c) {
+    // Not now: its own functions are still on the stack.
+    boost::asio::post(w.shared.io, [&w, key = &c] { w.connections.erase(key); });
+  }
+
+  void join_tree() {
+    auto& system = context.node.system();
+    const auto& on_event = context.node.context().on_supervision_event;
+    context.connections_supervisor =
+        supervisor::make(system, {.how = strategy::dynamic}, {}, on_event).value();
+    child_definition all;
+    all.spec.name = "connections";
+    all.as_supervisor = context.connections_supervisor;
+    child_definition own;
+    own.spec.name = "listener";
+    own.kind = "listener";
+    own.start = [this] { return start_listener(); };
+    child_definition amqp;
+    amqp.spec.name = "amqp";
+    amqp.spec.restart = restart_kind::transient;
+    amqp.as_supervisor = supervisor::make(system, {.intensity = node_context::patience},
+                                          {std::move(all), std::move(own)}, on_event)
+                             .value();
+    amqp_tree = amqp.as_supervisor;
+    context.node.tree().add(std::move(amqp));
   }
 
   template <class Visit>
@@ -162,7 +209,7 @@ result<std::unique_ptr<server>> server::listen(broker& node, const server_settin
       settings.threads != 0 ? settings.threads : std::max(1U, std::thread::hardware_concurrency() / 2);
   for (unsigned i = 0; i < threads; ++i) made->workers.push_back(std::make_unique<impl::worker>());
   for (auto& w : made->workers) w->thread = std::thread{[io = &w->shared.io] { io->run(); }};
-  for (auto& acceptor : made->acceptors) made->accept(acceptor);
+  made->join_tree();
   made->acceptor_thread = std::thread{[io = &made->acceptor_io] { io->run(); }};
   node.on_alarm([self = made.get()](bool blocked, const std::string& reason) {
     self->each_connection([blocked, reason](connection& c) { c.alarm(blocked, reason); });
@@ -184,17 +231,18 @@ server_counts server::counts() const noexcept {
 void server::stop(std::chrono::milliseconds patience) {
   if (!impl_ || impl_->workers.empty()) return;
   impl_->context.node.on_alarm(nullptr);
+  // First the listener ends, then each connection, when its client has answered.
+  impl_->amqp_tree->shut_down();
+  const bool in_time = impl_->amqp_tree->wait_until_finished(patience);
+  for (auto& w : impl_->workers) w->shared.io.stop();
+  for (auto& w : impl_->workers) w->thread.join();
+  for (auto& w : impl_->workers) {
+    for (auto& [key, c] : w->connections) c->abandon();
+  }
+  if (!in_time) impl_->amqp_tree->wait_until_finished(std::chrono::seconds{1});
   impl_->acceptor_io.stop();
   impl_->acceptor_thread.join();
   impl_->acceptors.clear();
-  impl_->each_connection([](connection& c) { c.shut_down(); });
-  {
-    std::unique_lock lock{impl_->gone_mutex};
-    impl_->gone.wait_for(lock, patience,
-                         [this] { return impl_->context.connections.load(std::memory_order_relaxed) == 0; });
-  }
-  for (auto& w : impl_->workers) w->shared.io.stop();
-  for (auto& w : impl_->workers) w->thread.join();
   impl_->workers.clear();
 }
 

@@ -84,6 +84,8 @@ connection_actor::behavior_type probe(std::shared_ptr<notes> n) {
 
 std::string body_of(const delivery& d) { return posthorn::body_of(*d.message); }
 
+using queue_handle = std::shared_ptr<queue_port>;
+
 class client {
 public:
   explicit client(broker& b) : broker_{b} {
@@ -104,6 +106,11 @@ public:
     heard->replies.clear();
   }
 
+  void forget_replies() {
+    const std::lock_guard guard{heard->mutex};
+    heard->replies.clear();
+  }
+
   template <class Condition>
   bool wait(Condition condition) {
     std::unique_lock lock{heard->mutex};
@@ -115,7 +122,7 @@ public:
   template <class Command>
   request_token ask_vhost(Command command, const char* vhost = "/") {
     const auto token = ++last_token_;
-    caf::anon_send(broker_.find_vhost(vhost)->handle, topology_request{handle, token, std::move(command)});
+    broker_.find_vhost(vhost)->post(topology_request{handle, token, std::move(command)});
     return token;
   }
   reply answer(request_token token) {
@@ -131,21 +138,21 @@ public:
     return std::get<Answer>(std::move(got.what));
   }
   template <class Request>
-  request_token ask(const queue_actor& queue, Request request) {
+  request_token ask(const queue_handle& queue, Request request) {
     request.from = handle;
     request.token = ++last_token_;
     const auto token = request.token;
-    caf::anon_send(queue, std::move(request));
+    queue->post(std::move(request));
     return token;
   }
 
   // --- what clients do ---
 
-  [[nodiscard]] queue_actor queue(const std::string& name) const {
+  [[nodiscard]] queue_handle queue(const std::string& name) const {
     const auto snapshot = broker_.find_vhost("/")->snapshot();
     const auto* found = snapshot->find_queue(name);
     REQUIRE(found != nullptr);
-    return port_of(**found).handle;
+    return port_of(**found).shared_from_this();
   }
   declare_queue a_queue(const std::string& name) const {
     declare_queue c;
@@ -154,25 +161,25 @@ public:
     c.by = id;
     return c;
   }
-  queue_actor declare(const std::string& name) {
+  queue_handle declare(const std::string& name) {
     const auto declared = answer<queue_declared>(ask_vhost(a_queue(name)));
     REQUIRE(declared.queue != nullptr);
-    return port_of(*declared.queue).handle;
+    return port_of(*declared.queue).shared_from_this();
   }
   // Messages "<prefix> 1" and so on.
-  void publish(const queue_actor& to, std::size_t count, bool persistent = true,
+  void publish(const queue_handle& to, std::size_t count, bool persistent = true,
                const std::string& prefix = "m") {
     publish_batch batch{handle, id, {}};
     for (std::size_t n = 1; n <= count; ++n) {
       batch.messages.push_back(
           {message_of(prefix + " " + std::to_string(++published), persistent), by, published});
     }
-    caf::anon_send(to, std::move(batch));
+    to->post(std::move(batch));
   }
   bool all_settled(std::size_t count) {
     return wait([&] { return heard->settled_count >= count; });
   }
-  consumer_id start_consuming(const queue_actor& from, std::uint32_t prefetch = 0, bool exclusive = false) {
+  consumer_id start_consuming(const queue_handle& from, std::uint32_t prefetch = 0, bool exclusive = false) {
     const auto consumer = node_context::next_id<consumer_id>(broker_.context().last_consumer);
     consume request;
     request.by = id;
@@ -181,7 +188,7 @@ public:
     last_asked = ask(from, std::move(request));
     return consumer;
   }
-  consumer_id consume_from(const queue_actor& from, std::uint32_t prefetch = 0) {
+  consumer_id consume_from(const queue_handle& from, std::uint32_t prefetch = 0) {
     const auto consumer = start_consuming(from, prefetch);
     answer<done>(last_asked);
     return consumer;
@@ -192,13 +199,13 @@ public:
     const std::lock_guard guard{heard->mutex};
     return std::exchange(heard->deliveries, {});
   }
-  void answer_for(const queue_actor& queue, const std::vector<delivery>& deliveries,
+  void answer_for(const queue_handle& queue, const std::vector<delivery>& deliveries,
                   outcome how = outcome::acknowledged) {
     answer_held message;
     for (const auto& d : deliveries) message.answers.push_back({d.to, how, {{d.at, d.at}}});
-    caf::anon_send(queue, std::move(message));
+    queue->post(std::move(message));
   }
-  queue_counts counts(const queue_actor& queue) { return answer<queue_counts>(ask(queue, inspect_queue{})); }
+  queue_counts counts(const queue_handle& queue) { return answer<queue_counts>(ask(queue, inspect_queue{})); }
 
   connection_id id;
   publisher_id by;
@@ -428,7 +435,7 @@ TEST_CASE("what a closed channel held goes back, and its consumers with it", "[a
   const auto first = c.consume_from(q, 3);
   c.publish(q, 5);
   CHECK(c.take(3).size() == 3);
-  caf::anon_send(q, release_holders{{first, {12345}}});
+  q->post(release_holders{{first, {12345}}});
   const auto counts = c.counts(q);
   CHECK(counts.ready == 5);
   CHECK(counts.consumers == 0);
@@ -557,7 +564,7 @@ TEST_CASE("a backlog beyond the budget drains in order, and memory stays within 
       auto body = std::to_string(c.published) + " " + std::string(size, '.');
       batch.messages.push_back({message_of(body, persistent[c.published % 3]), c.by, c.published});
     }
-    caf::anon_send(q, std::move(batch));
+    q->post(std::move(batch));
   }
   REQUIRE(c.all_settled(count));
   CHECK(eventually(
@@ -591,12 +598,12 @@ TEST_CASE("an exclusive queue is for its connection alone, and goes when that re
         kind::resource_locked);
   CHECK(n.on_disk().vhosts["/"].queues.empty());
 
-  caf::anon_send(n.running->find_vhost("/")->handle, release_owner{owner.handle, 777, owner.id});
+  n.running->find_vhost("/")->post(release_owner{owner.handle, 777, owner.id});
   owner.answer<done>(777);
   CHECK(n.snapshot()->queue_count() == 0);
   CHECK(owner.wait([&] { return owner.heard->cancelled.size() == 1; }));
   CHECK(other.answer<queue_declared>(other.ask_vhost(other.a_queue("mine"))).created);
-  caf::anon_send(n.running->find_vhost("/")->handle, release_owner{owner.handle, 778, owner.id});
+  n.running->find_vhost("/")->post(release_owner{owner.handle, 778, owner.id});
   owner.answer<done>(778);
   CHECK(n.snapshot()->queue_count() == 1);  // it is another one now
 }
@@ -610,7 +617,7 @@ TEST_CASE("an exclusive queue that was declared just before its owner left goes,
     command.exclusive = true;
     owner.ask_vhost(owner.a_queue("durable " + std::to_string(round)));  // the next ones wait for the disk
     owner.ask_vhost(command);
-    caf::anon_send(n.running->find_vhost("/")->handle, release_owner{owner.handle, 777, owner.id});
+    n.running->find_vhost("/")->post(release_owner{owner.handle, 777, owner.id});
     owner.answer<done>(777);
     CHECK(n.snapshot()->find_queue("mine") == nullptr);
   }
@@ -756,6 +763,17 @@ TEST_CASE("a binding that was answered is in the snapshot of every connection", 
   }
 }
 
+TEST_CASE("a queue that is deleted and declared again at once is a new queue each time", "[actors]") {
+  node n;
+  client c{*n};
+  for (int i = 0; i < 300; ++i) {
+    // Nobody holds the queue's port while it is removed.
+    const auto asked = c.ask(c.declare("again"), delete_queue{});
+    CHECK(c.answer<messages_removed>(asked).count == 0);
+    c.forget_replies();
+  }
+}
+
 // --- many at once -------------------------------------------------------------------------------------------------
 
 TEST_CASE("many publishers and consumers at once lose nothing, double nothing and keep the order",
@@ -763,7 +781,7 @@ TEST_CASE("many publishers and consumers at once lose nothing, double nothing an
   node n;
   constexpr std::size_t publishers = 4, queues = 3, batches = 25, size = 10;
   constexpr std::size_t expected = publishers * batches * size;  // in each queue
-  std::vector<queue_actor> handles;
+  std::vector<queue_handle> handles;
   client admin{*n};
   for (std::size_t q = 0; q < queues; ++q) handles.push_back(admin.declare("q" + std::to_string(q)));
 
@@ -784,7 +802,7 @@ TEST_CASE("many publishers and consumers at once lose nothing, double nothing an
           messages.push_back({message_of(std::to_string(p) + " " + std::to_string(c.published), i % 4 != 0),
                               c.by, c.published});
         }
-        for (const auto& q : handles) caf::anon_send(q, publish_batch{c.handle, c.id, messages});
+        for (const auto& q : handles) q->post(publish_batch{c.handle, c.id, messages});
       }
       // Once by each queue.
       if (!c.all_settled(queues * batches * size)) fail("not all was settled");

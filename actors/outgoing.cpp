@@ -1,0 +1,50 @@
+#include "actors/outgoing.hpp"
+
+#include "mailbox/topology.hpp"
+
+#include <iterator>
+
+namespace posthorn {
+
+void outgoing::add(queue_port& to, const envelope_ptr& message, std::int64_t now) {
+  auto& last = !parcels.empty() && parcels.back().to.get() == &to
+                   ? parcels.back()
+                   : parcels.emplace_back(parcel{to.shared_from_this(), {}});
+  if (!to.durable || !message->persistent()) {
+    last.messages.unstored.push_back({message, {}, 0});
+    return;
+  }
+  const sequence at{to.last_sequence.fetch_add(1, std::memory_order_relaxed) + 1};
+  const auto expires_at = expiry_of(&to.rules, *message, now);
+  writes.transfers.push_back({to.id, at, message, expires_at});
+  last.messages.stored.push_back({at, message, expires_at});
+}
+
+void outgoing::append(outgoing&& later) {
+  const auto move_all = [](auto& to, auto& from) {
+    to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+    from.clear();
+  };
+  move_all(writes.transfers, later.writes.transfers);
+  move_all(writes.states, later.writes.states);
+  move_all(writes.timers, later.writes.timers);
+  move_all(writes.events, later.writes.events);
+  move_all(writes.prune_events, later.writes.prune_events);
+  move_all(parcels, later.parcels);
+}
+
+void outgoing::hand_over() {
+  for (auto& p : parcels) p.to->post(std::move(p.messages));
+  parcels.clear();
+}
+
+std::vector<queue_ptr> route_of(const topology& where, const envelope& message) {
+  std::vector<queue_ptr> out;
+  if (const auto* exchange = where.find_exchange(message.exchange())) {
+    where.route(*exchange, message.routing_key(), message.properties(), out);
+    std::erase_if(out, [](const queue_ptr& queue) { return queue->port == nullptr; });
+  }
+  return out;
+}
+
+}  // namespace posthorn

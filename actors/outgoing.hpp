@@ -1,0 +1,42 @@
+// What an actor sends so that it becomes durable together with its own batch, in one transaction or not at all: dead
+// letters of a queue, and what a durable actor's turn sends.
+//
+// Each message gets its place in the mailbox it goes to before it is written; that mailbox hears of it when it is
+// durable, from the committer. A place whose message is never written stays empty, which nobody minds.
+//
+// Ownership   a plain value of the actor that sends; shared with the committer, and not changed, while it is written.
+#pragma once
+
+#include "actors/queue.hpp"
+#include "persist/actor_records.hpp"
+
+#include <memory>
+#include <vector>
+
+namespace posthorn {
+
+struct outgoing {
+  struct parcel {
+    std::shared_ptr<queue_port> to;
+    arrived messages;
+  };
+
+  atomic_writes writes;
+  std::vector<parcel> parcels;
+
+  [[nodiscard]] bool empty() const noexcept {
+    return parcels.empty() && writes.states.empty() && writes.timers.empty() && writes.events.empty();
+  }
+  // `now` in milliseconds since 1970.
+  void add(queue_port& to, const envelope_ptr& message, std::int64_t now);
+  // What `later` has stands behind what is here.
+  void append(outgoing&& later);
+  // Everything is durable.
+  void hand_over();
+};
+
+// Where a message goes that is published to `exchange` with its own routing key, in the vhost's topology of now.
+// Nowhere if there is no such exchange.
+[[nodiscard]] std::vector<queue_ptr> route_of(const topology& where, const envelope& message);
+
+}  // namespace posthorn
