@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <iostream>
 #include <string>
 
 namespace posthorn {
@@ -28,7 +29,8 @@ int run_command_line(std::vector<std::string> arguments, std::ostream& out, std:
   app.require_subcommand(1);
   app.fallthrough();
 
-  command_context context{{}, false, out, err, {}};
+  command_context context{{}, false, out, err, {}, {}};
+  if (&out == &std::cout) context.screen = terminal_of_standard_output();
   app.add_option("--url", context.access.url, "The node's --http address")
       ->envname("POSTHORN_URL")
       ->option_text("URL");
@@ -41,6 +43,7 @@ int run_command_line(std::vector<std::string> arguments, std::ostream& out, std:
   app.add_flag("--json", context.is_json, "Machine-readable output");
   add_status(app, context);
   add_list(app, context);
+  add_actors(app, context);
   add_verify(app, context);
   add_bench(app, context);
 

@@ -1,6 +1,8 @@
 #include "node/node_status.hpp"
 
 #include "actors/queue.hpp"
+#include "actors/supervisor.hpp"
+#include "gateway/http/query.hpp"
 #include "mailbox/field_table.hpp"
 #include "node/version.hpp"
 
@@ -60,6 +62,70 @@ std::uint64_t anonymous_memory() {
     if (line.starts_with("RssAnon:")) return std::strtoull(line.c_str() + 8, nullptr, 10) * 1024;
   }
   return 0;
+}
+
+http::actor_summary::intensity summary_of(const restart_intensity& intensity) {
+  return {intensity.restarts, intensity.period};
+}
+
+http::actor_summary::rules summary_of(const child_spec& rules, bool is_supervisor) {
+  http::actor_summary::rules out;
+  out.restart = to_string(rules.restart);
+  const auto shutdown = rules.shutdown.value_or(is_supervisor ? shutdown_rule::infinity() : shutdown_rule{});
+  switch (shutdown.way) {
+    case shutdown_rule::how::brutal_kill: out.shutdown = "brutal_kill"; break;
+    case shutdown_rule::how::timeout: out.shutdown = "timeout"; break;
+    case shutdown_rule::how::infinity: out.shutdown = "infinity"; break;
+  }
+  out.shutdown_time = shutdown.time;
+  out.start_deadline = rules.start_deadline;
+  out.handler_limit = rules.handler_limit;
+  out.significant = rules.significant;
+  if (const auto& b = rules.back_off; b.minimum.count() != 0) {
+    const auto reset_after = b.reset_after.count() != 0 ? b.reset_after : b.maximum;
+    out.backs_off = {b.minimum, b.maximum, reset_after, b.jitter};
+  }
+  if (rules.budget) out.budget = summary_of(*rules.budget);
+  return out;
+}
+
+http::actor_summary summary_of(const actor_report& actor) {
+  http::actor_summary out;
+  out.path = actor.path;
+  out.kind = actor.kind;
+  out.state = to_string(actor.state);
+  out.restarts = actor.restarts;
+  if (actor.last_failure) {
+    out.last_failure = {std::string{to_string(actor.last_failure->kind)}, actor.last_failure->reason,
+                        actor.failed_at};
+  }
+  out.since = actor.since;
+  if (actor.figures) {
+    out.work = {actor.figures->mailbox_depth, actor.figures->handled, actor.figures->busy_time,
+                actor.figures->busy_for};
+  }
+  if (actor.path != "/") out.supervised_by = summary_of(actor.rules, actor.is_supervisor);
+  if (actor.is_supervisor) {
+    out.supervises = {std::string{to_string(actor.how)}, std::string{to_string(actor.shutdown_when)},
+                      summary_of(actor.intensity), actor.children};
+  }
+  return out;
+}
+
+// How many levels stand above: 0 for "/", 1 for "/vhosts".
+std::size_t level_of(std::string_view path) {
+  return path == "/" ? 0 : static_cast<std::size_t>(std::count(path.begin(), path.end(), '/'));
+}
+
+error not_yet() { return overloaded("the node is starting: ask again when /healthz says ok"); }
+
+// All actors: each supervisor tells how many children it has, so that only supervisors need be visited. They are few,
+// and come first among their siblings.
+std::uint64_t count_actors(const supervisor& tree) {
+  constexpr std::size_t siblings_max = 256;
+  std::uint64_t out = 1;
+  const auto walked = tree.walk("/", siblings_max, [&](const actor_report& actor) { out += actor.children; });
+  return walked ? out : 0;
 }
 
 }  // namespace
@@ -150,8 +216,82 @@ std::string node_status::metrics() const {
   out += "# HELP posthorn_process_memory_bytes Memory that is the process's own.\n";
   out += "# TYPE posthorn_process_memory_bytes gauge\n";
   out += "posthorn_process_memory_bytes " + std::to_string(anonymous_memory()) + '\n';
-  if (running != nullptr) out += running->metrics();
+  if (running == nullptr) return out;
+  out += "# HELP posthorn_actors Actors in the supervision tree.\n# TYPE posthorn_actors gauge\n";
+  out += "posthorn_actors " + std::to_string(count_actors(running->tree())) + '\n';
+  out += running->metrics();
   return out;
+}
+
+result<std::string> canonical_actor_path(std::string_view path) {
+  if (path.empty()) return refused("the path is empty: / is the whole tree, /vhosts a part of it");
+  if (path.front() != '/') {
+    return refused("a path starts with '/': did you mean /" + std::string{path} + '?');
+  }
+  std::string out;
+  std::string_view rest = path.substr(1);
+  while (!rest.empty()) {
+    const auto end = std::min(rest.find('/'), rest.size());
+    const auto part = http::percent_decoded(rest.substr(0, end));
+    if (!part) {
+      return refused("the path " + std::string{path} +
+                     " has a '%' that is no escape: %25 is a '%', %2F is a '/' in a name");
+    }
+    if (part->empty()) {
+      return refused("the path " + std::string{path} +
+                     " has an empty part: a '/' in a name is written %2F, and that in a URL is %252F");
+    }
+    out += '/' + path_part(*part);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return out.empty() ? std::string{'/'} : out;
+}
+
+result<std::vector<http::actor_summary>> node_status::list_actors(std::string_view path, std::size_t depth,
+                                                                  std::size_t children_max,
+                                                                  std::size_t count_max) const {
+  broker* const running = broker_;
+  if (running == nullptr) return not_yet();
+  const auto top = canonical_actor_path(path);
+  if (!top) return top.error();
+  if (depth == 0) {
+    auto own = running->tree().show(*top);
+    if (!own) return own.error();
+    return std::vector{summary_of(*own)};
+  }
+  std::vector<http::actor_summary> out;
+  const auto own_level = level_of(*top);
+  const auto walked = running->tree().walk(*top, children_max, [&](const actor_report& actor) {
+    if (out.size() < count_max && level_of(actor.path) - own_level <= depth) out.push_back(summary_of(actor));
+  });
+  if (!walked) return walked.error();
+  return out;
+}
+
+result<http::actor_summary> node_status::show_actor(std::string_view path) const {
+  broker* const running = broker_;
+  if (running == nullptr) return not_yet();
+  const auto which = canonical_actor_path(path);
+  if (!which) return which.error();
+  const auto found = running->tree().show(*which);
+  if (!found) return found.error();
+  return summary_of(*found);
+}
+
+result<void> node_status::kill_actor(std::string_view path) {
+  broker* const running = broker_;
+  if (running == nullptr) return not_yet();
+  const auto which = canonical_actor_path(path);
+  if (!which) return which.error();
+  return running->tree().kill(*which);
+}
+
+result<void> node_status::restart_actor(std::string_view path) {
+  broker* const running = broker_;
+  if (running == nullptr) return not_yet();
+  const auto which = canonical_actor_path(path);
+  if (!which) return which.error();
+  return running->tree().restart(*which);
 }
 
 }  // namespace posthorn

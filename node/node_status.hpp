@@ -1,4 +1,5 @@
-// What the management API shows of this node: read from the broker's snapshots and counters, without waiting.
+// What the management API shows of this node: read from the broker's snapshots, counters and tree, without waiting;
+// and what it may do to the tree's actors.
 //
 // Threads   `attach` from the thread that starts the broker; everything else from any.
 #pragma once
@@ -9,10 +10,13 @@
 
 #include <atomic>
 #include <chrono>
+#include <string>
+#include <string_view>
+#include <vector>
 
 namespace posthorn {
 
-class node_status final : public http::broker_view {
+class node_status final : public http::broker_view, public http::actor_tree_view {
 public:
   explicit node_status(std::string node_name) : node_name_{std::move(node_name)} {}
 
@@ -30,11 +34,21 @@ public:
   [[nodiscard]] std::optional<std::string> unhealthy_reason() const override;
   [[nodiscard]] std::string metrics() const override;
 
+  [[nodiscard]] result<std::vector<http::actor_summary>> list_actors(std::string_view path, std::size_t depth,
+                                                                     std::size_t children_max,
+                                                                     std::size_t count_max) const override;
+  [[nodiscard]] result<http::actor_summary> show_actor(std::string_view path) const override;
+  result<void> kill_actor(std::string_view path) override;
+  result<void> restart_actor(std::string_view path) override;
+
 private:
   const std::string node_name_;
   const std::chrono::steady_clock::time_point started_at_ = std::chrono::steady_clock::now();
   const amqp091::server* door_ = nullptr;  // set before `broker_`
   std::atomic<broker*> broker_ = nullptr;  // null while the store is read
 };
+
+// A path as the tree writes it: "/vhosts/%2f/" → "/vhosts/%2F". `refused` when it cannot be one.
+[[nodiscard]] result<std::string> canonical_actor_path(std::string_view path);
 
 }  // namespace posthorn

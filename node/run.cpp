@@ -97,7 +97,7 @@ public:
     if (const auto code = prepare_data_directory(); code != exit_code::ok) return to_int(code);
     // HTTP comes first: while the store is read, /healthz says so.
     auto http = http::server::listen(outside_, settings_.http_listen.host, settings_.http_listen.port,
-                                     http::make_api(status_));
+                                     http::make_api(status_, status_));
     if (!http)
       return to_int(fail(exit_code_of(http.error()), http.error().text + "; choose another with --http"));
     http_ = std::move(*http);

@@ -1,6 +1,7 @@
 #include "gateway/http/api.hpp"
 
 #include "gateway/http/authorization.hpp"
+#include "gateway/http/query.hpp"
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
@@ -16,33 +17,15 @@ namespace json = boost::json;
 
 json::string_view view(std::string_view text) { return {text.data(), text.size()}; }
 
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
 // The segments of a path, each decoded by itself: the virtual host "/" is written %2F.
 std::optional<std::vector<std::string>> segments_of(std::string_view path) {
   std::vector<std::string> segments;
   while (!path.empty()) {
     path.remove_prefix(1);  // the slash
     const auto end = std::min(path.find('/'), path.size());
-    std::string segment;
-    for (std::size_t i = 0; i < end; ++i) {
-      if (path[i] != '%') {
-        segment.push_back(path[i]);
-        continue;
-      }
-      if (i + 2 >= end) return std::nullopt;
-      const int high = hex_digit(path[i + 1]);
-      const int low = hex_digit(path[i + 2]);
-      if (high < 0 || low < 0) return std::nullopt;
-      segment.push_back(static_cast<char>(high * 16 + low));
-      i += 2;
-    }
-    segments.push_back(std::move(segment));
+    auto segment = percent_decoded(path.substr(0, end));
+    if (!segment) return std::nullopt;
+    segments.push_back(std::move(*segment));
     path.remove_prefix(end);
   }
   if (!segments.empty() && segments.back().empty()) segments.pop_back();  // /api/queues/ is /api/queues
@@ -160,9 +143,38 @@ response health(const broker_view& broker) {
   return {200, "text/plain; charset=utf-8", "ok\n", {}};
 }
 
-response answer(const broker_view& broker, const request& asked) {
+response wrong_method(const std::string& allowed) {
+  auto refused_method = error_response(
+      405, allowed == "POST" ? "only POST is possible here" : "only GET and HEAD are possible here");
+  refused_method.headers.emplace_back("Allow", allowed);
+  return refused_method;
+}
+
+// A browser that knows the password sends it with whatever a page of somebody else makes it post.
+bool is_from_elsewhere(const request& asked) {
+  if (asked.origin.empty()) return false;
+  const auto scheme_end = asked.origin.find("://");
+  return scheme_end == std::string::npos || asked.origin.substr(scheme_end + 3) != asked.host;
+}
+
+response actors(const broker_view& broker, actor_tree_view& tree, actor_call call, const request& asked) {
+  if (is_order(call)) {
+    if (asked.method != "POST") return wrong_method("POST");
+    if (is_from_elsewhere(asked))
+      return error_response(403, "a page of " + asked.origin + " may not give orders here");
+    if (!asked.body.empty())
+      return error_response(400, "no body is expected here: the path stands in the query");
+  } else if (asked.method != "GET" && asked.method != "HEAD") {
+    return wrong_method("GET, HEAD");
+  }
+  if (auto no = refusal(broker, asked)) return std::move(*no);
+  return answer_about_actors(tree, call, asked);
+}
+
+response answer(const broker_view& broker, actor_tree_view& tree, const request& asked) {
   const auto path = segments_of(asked.path);
   if (!path) return error_response(400, "the path is not percent-encoded correctly");
+  if (const auto call = actor_call_of(*path)) return actors(broker, tree, *call, asked);
   const std::span<const std::string> segments{*path};
   const auto is = [&](std::string_view a, std::string_view b = {}) {
     return segments.size() >= (b.empty() ? 1U : 2U) && segments[0] == a && (b.empty() || segments[1] == b);
@@ -172,11 +184,7 @@ response answer(const broker_view& broker, const request& asked) {
   const bool is_overview = is("api", "overview") && segments.size() == 2;
   const bool is_queues = is("api", "queues") && segments.size() <= 4;
   if (!is_health && !is_metrics && !is_overview && !is_queues) return error_response(404, "nothing is here");
-  if (asked.method != "GET" && asked.method != "HEAD") {
-    auto refused_method = error_response(405, "only GET and HEAD are possible here");
-    refused_method.headers.emplace_back("Allow", "GET, HEAD");
-    return refused_method;
-  }
+  if (asked.method != "GET" && asked.method != "HEAD") return wrong_method("GET, HEAD");
   if (is_health) return health(broker);
   if (is_metrics) return {200, "text/plain; version=0.0.4; charset=utf-8", broker.metrics(), {}};
   if (auto no = refusal(broker, asked)) return std::move(*no);
@@ -185,8 +193,8 @@ response answer(const broker_view& broker, const request& asked) {
 
 }  // namespace
 
-request_handler make_api(const broker_view& broker) {
-  return [&broker](const request& asked) { return answer(broker, asked); };
+request_handler make_api(const broker_view& broker, actor_tree_view& tree) {
+  return [&broker, &tree](const request& asked) { return answer(broker, tree, asked); };
 }
 
 }  // namespace posthorn::http

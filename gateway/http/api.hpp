@@ -4,10 +4,12 @@
 //   GET /metrics                      Prometheus text; no user needed
 //   GET /api/overview                 the node at a glance          } JSON, shaped as RabbitMQ's management API,
 //   GET /api/queues[/VHOST[/NAME]]    queues and their counts       } with basic authentication
+//       /api/actors…                  the tree of actors: gateway/http/actors.hpp
 //
 // Threads   the handler is called on the HTTP server's threads, several at a time.
 #pragma once
 
+#include "gateway/http/actors.hpp"
 #include "gateway/http/message.hpp"
 
 #include <cstdint>
@@ -90,7 +92,7 @@ public:
   [[nodiscard]] virtual std::string metrics() const = 0;
 };
 
-// The view must outlive the handler.
-[[nodiscard]] request_handler make_api(const broker_view& broker);
+// The views must outlive the handler.
+[[nodiscard]] request_handler make_api(const broker_view& broker, actor_tree_view& tree);
 
 }  // namespace posthorn::http

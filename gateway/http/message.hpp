@@ -20,6 +20,8 @@ struct request {
   std::string authorization;  // the header's value, or empty
   std::string body;
   boost::asio::ip::address remote;
+  std::string host{};    // "127.0.0.1:15672", the header's value
+  std::string origin{};  // "http://example.org", where a browser's page came from; or empty
 };
 
 struct response {

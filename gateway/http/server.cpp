@@ -28,6 +28,9 @@ using asio::ip::tcp;
 
 namespace {
 
+// What is thrown away, in bytes, of a client that is told that it sends too much.
+constexpr std::uint64_t drained_max = 4U << 20U;
+
 beast::http::response<beast::http::string_body> to_beast(response answer, unsigned version, bool keep_alive,
                                                          bool is_head) {
   beast::http::response<beast::http::string_body> out{static_cast<beast::http::status>(answer.status),
@@ -36,6 +39,7 @@ beast::http::response<beast::http::string_body> to_beast(response answer, unsign
   if (!answer.body.empty()) out.set(beast::http::field::content_type, answer.content_type);
   for (const auto& [name, value] : answer.headers) out.set(name, value);
   out.keep_alive(keep_alive);
+  if (answer.status == 204) return out;  // has neither a body nor the length of one
   // A HEAD is answered with the length that a GET would have had.
   const auto size = answer.body.size();
   if (!is_head) out.body() = std::move(answer.body);
@@ -154,6 +158,8 @@ private:
     asked.path = target.substr(0, question_mark);
     if (question_mark < target.size()) asked.query = target.substr(question_mark + 1);
     asked.authorization = view(message[beast::http::field::authorization]);
+    asked.host = view(message[beast::http::field::host]);
+    asked.origin = view(message[beast::http::field::origin]);
     asked.body = std::move(message.body());
     asked.remote = remote_;
     const bool keep_alive = message.keep_alive() && !owner_->is_stopped;
@@ -193,8 +199,7 @@ private:
     stream_.async_read_some(buffer_.prepare(4096),
                             [self = shared_from_this()](beast::error_code failure, std::size_t size) {
                               self->drained_ += size;
-                              if (!failure && self->drained_ < self->owner_->limits.body_size_max)
-                                self->drain();
+                              if (!failure && self->drained_ < drained_max) self->drain();
                             });
   }
 

@@ -21,7 +21,7 @@ namespace posthorn::http {
 
 struct server_limits {
   std::uint32_t header_size_max = 8U << 10U;          // beyond: 431
-  std::uint64_t body_size_max = 1U << 20U;            // beyond: 413
+  std::uint64_t body_size_max = 64U << 10U;           // beyond: 413
   std::size_t connections_max = 256;                  // beyond: 503, then closed
   std::chrono::milliseconds idle_timeout{30'000};     // a connection kept alive, without a request
   std::chrono::milliseconds request_timeout{10'000};  // from its first byte to the end of the answer

@@ -4,6 +4,7 @@
 
 #include "mailbox/result.hpp"
 #include "node/commands/http_client.hpp"
+#include "node/commands/terminal.hpp"
 #include "node/exit_code.hpp"
 
 #include <functional>
@@ -20,6 +21,7 @@ struct command_context {
   bool is_json = false;
   std::ostream& out;
   std::ostream& err;
+  terminal screen;  // that `out` is shown on
   std::function<exit_code()> action;
 
   // One line to `err`; the exit code that fits the error.
@@ -28,6 +30,7 @@ struct command_context {
 
 void add_status(CLI::App& app, command_context& context);
 void add_list(CLI::App& app, command_context& context);
+void add_actors(CLI::App& app, command_context& context);
 void add_verify(CLI::App& app, command_context& context);
 void add_bench(CLI::App& app, command_context& context);
 

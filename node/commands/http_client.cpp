@@ -89,19 +89,18 @@ struct exchange {
   }
 };
 
-}  // namespace
-
-result<http_answer> http_get(const node_access& access, std::string_view path,
-                             std::chrono::milliseconds timeout) {
+result<http_answer> talk_to(const node_access& access, beast::http::verb method, std::string_view path,
+                            std::chrono::milliseconds timeout) {
   const auto url = parse_url(access.url);
   if (!url) return url.error();
   exchange talk;
-  talk.question = {beast::http::verb::get, url->prefix + std::string{path}, 11};
+  talk.question = {method, url->prefix + std::string{path}, 11};
   talk.question.set(beast::http::field::host, url->host);
   talk.question.set(beast::http::field::user_agent, "posthorn");
   talk.question.set(beast::http::field::authorization,
                     http::basic_authorization({access.user, access.password}));
   talk.question.keep_alive(false);
+  if (method == beast::http::verb::post) talk.question.content_length(0);
   talk.parser.body_limit(std::uint64_t{256} << 20U);
   talk.start(*url);
   talk.io.run_for(timeout);
@@ -116,22 +115,42 @@ result<http_answer> http_get(const node_access& access, std::string_view path,
   return http_answer{answer.result_int(), std::move(answer.body())};
 }
 
+// What to do about an answer that is none to the question.
+error refusal_of(const node_access& access, const http_answer& answer) {
+  std::string reason = "status " + std::to_string(answer.status);
+  boost::system::error_code failure;
+  const auto body = boost::json::parse(answer.body, failure);
+  if (!failure && body.is_object() && body.as_object().contains("reason") && body.at("reason").is_string()) {
+    reason = body.at("reason").as_string().c_str();
+  }
+  if (answer.status == 401) {
+    return refused("the node at " + access.url + " does not let the user " + access.user + " in: " + reason +
+                   ". Give --user and --password, or ask from the node's own machine");
+  }
+  return refused("the node at " + access.url + " answered: " + reason);
+}
+
+}  // namespace
+
+result<http_answer> http_get(const node_access& access, std::string_view path,
+                             std::chrono::milliseconds timeout) {
+  return talk_to(access, beast::http::verb::get, path, timeout);
+}
+
 result<std::string> http_get_ok(const node_access& access, std::string_view path,
                                 std::chrono::milliseconds timeout) {
   auto answer = http_get(access, path, timeout);
   if (!answer) return answer.error();
   if (answer->status == 200) return std::move(answer->body);
-  std::string reason = "status " + std::to_string(answer->status);
-  boost::system::error_code failure;
-  const auto body = boost::json::parse(answer->body, failure);
-  if (!failure && body.is_object() && body.as_object().contains("reason") && body.at("reason").is_string()) {
-    reason = body.at("reason").as_string().c_str();
-  }
-  if (answer->status == 401) {
-    return refused("the node at " + access.url + " does not let the user " + access.user + " in: " + reason +
-                   ". Give --user and --password, or ask from the node's own machine");
-  }
-  return refused("the node at " + access.url + " answered: " + reason);
+  return refusal_of(access, *answer);
+}
+
+result<void> http_post_ok(const node_access& access, std::string_view path,
+                          std::chrono::milliseconds timeout) {
+  const auto answer = talk_to(access, beast::http::verb::post, path, timeout);
+  if (!answer) return answer.error();
+  if (answer->status >= 200 && answer->status < 300) return {};
+  return refusal_of(access, *answer);
 }
 
 std::string percent_encoded(std::string_view segment) {

@@ -30,6 +30,10 @@ struct http_answer {
 [[nodiscard]] result<std::string> http_get_ok(const node_access& access, std::string_view path,
                                               std::chrono::milliseconds timeout = std::chrono::seconds{5});
 
+// An order, with an empty body. Nothing, when it was carried out; else an error that says what to do.
+result<void> http_post_ok(const node_access& access, std::string_view path,
+                          std::chrono::milliseconds timeout = std::chrono::seconds{5});
+
 // For one segment of a path: "/" becomes "%2F".
 [[nodiscard]] std::string percent_encoded(std::string_view segment);
 

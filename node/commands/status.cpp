@@ -1,5 +1,7 @@
 // posthorn status: one node at a glance. Ends with 1 when the node says that it cannot do its work.
+#include "node/commands/answer_field.hpp"
 #include "node/commands/command.hpp"
+#include "node/commands/human_time.hpp"
 #include "node/commands/text_table.hpp"
 
 #include <CLI/CLI.hpp>
@@ -7,6 +9,7 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
+#include <chrono>
 #include <string>
 #include <string_view>
 
@@ -14,39 +17,6 @@ namespace posthorn {
 namespace {
 
 namespace json = boost::json;
-
-std::uint64_t number_at(const json::value& from, std::string_view key) {
-  const auto* object = from.if_object();
-  const auto* found =
-      object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
-  boost::system::error_code failure;
-  const auto number = found == nullptr ? 0 : found->to_number<std::uint64_t>(failure);
-  return failure ? 0 : number;
-}
-
-std::string text_at(const json::value& from, std::string_view key) {
-  const auto* object = from.if_object();
-  const auto* found =
-      object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
-  return found != nullptr && found->is_string() ? std::string{found->as_string().c_str()} : std::string{};
-}
-
-const json::value& part(const json::value& from, std::string_view key) {
-  static const json::value nothing;
-  const auto* object = from.if_object();
-  const auto* found =
-      object == nullptr ? nullptr : object->if_contains(json::string_view{key.data(), key.size()});
-  return found == nullptr ? nothing : *found;
-}
-
-std::string duration(std::uint64_t ms) {
-  const auto seconds = ms / 1000;
-  if (seconds < 60) return std::to_string(seconds) + " s";
-  if (seconds < 3600) return std::to_string(seconds / 60) + " min " + std::to_string(seconds % 60) + " s";
-  const auto hours = seconds / 3600;
-  if (hours < 48) return std::to_string(hours) + " h " + std::to_string(seconds % 3600 / 60) + " min";
-  return std::to_string(hours / 24) + " d " + std::to_string(hours % 24) + " h";
-}
 
 std::string mebibytes(std::uint64_t bytes) {
   const auto tenths = bytes * 10 >> 20U;
@@ -60,11 +30,12 @@ std::string as_text(const json::value& overview, const std::string& health) {
   const auto count = [](const json::value& from, std::string_view key) {
     return with_thousands(number_at(from, key));
   };
+  const std::chrono::seconds uptime{number_at(overview, "uptime") / 1000};
   text_table table{{{"", text_table::align::left}, {"", text_table::align::left}}};
   table.add_row({"node", text_at(overview, "node")});
   table.add_row({"version", text_at(overview, "product_version")});
   table.add_row({"health", health});
-  table.add_row({"uptime", duration(number_at(overview, "uptime"))});
+  table.add_row({"uptime", human_duration(uptime)});
   table.add_row({"connections", count(objects, "connections")});
   table.add_row({"channels", count(objects, "channels")});
   table.add_row({"consumers", count(objects, "consumers")});

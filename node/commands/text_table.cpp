@@ -1,27 +1,16 @@
 #include "node/commands/text_table.hpp"
 
 #include "mailbox/result.hpp"
+#include "node/commands/terminal.hpp"
 
 #include <algorithm>
 #include <utility>
 
 namespace posthorn {
-namespace {
-
-// In characters, not octets: those that continue one in UTF-8 take no room.
-std::size_t width_of(const std::string& text) {
-  return static_cast<std::size_t>(std::count_if(
-      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
-}
-
-}  // namespace
 
 void text_table::add_row(std::vector<std::string> cells) {
   expects(cells.size() == columns_.size(), "a row has a cell for each column");
-  for (auto& cell : cells) {
-    std::replace_if(
-        cell.begin(), cell.end(), [](char c) { return (c >= 0 && c < ' ') || c == '\x7f'; }, '?');
-  }
+  for (auto& cell : cells) cell = printable(cell);
   rows_.push_back(std::move(cells));
 }
 

@@ -26,6 +26,10 @@ std::string as_json(const verify_report& report) {
   out["bindings"] = report.bindings;
   out["messages"] = report.messages;
   out["message_bytes"] = report.message_bytes;
+  out["actors"] = report.actors;
+  out["timers"] = report.timers;
+  out["actor_events"] = report.actor_events;
+  out["tree_events"] = report.tree_events;
   out["transient"] = report.transient;
   out["buried"] = report.buried;
   out["problem_count"] = report.problem_count;
@@ -46,6 +50,10 @@ std::string as_text(const verify_report& report) {
   add("bindings", report.bindings);
   add("messages", report.messages);
   add("bytes", report.message_bytes, "in their bodies");
+  add("actors", report.actors, "with a durable state");
+  add("timers", report.timers, "of theirs");
+  add("actor events", report.actor_events, "in their journals");
+  add("tree events", report.tree_events, "failures, restarts and alike, the latest");
   if (report.transient != 0) add("transient", report.transient, "go at the next start");
   if (report.buried != 0) add("buried", report.buried, "consumed, and still to be erased");
   add("problems", report.problem_count);

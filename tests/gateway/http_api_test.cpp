@@ -48,9 +48,23 @@ public:
   std::string metrics() const override { return "posthorn_up 1\n"; }
 };
 
+class no_tree : public actor_tree_view {
+public:
+  posthorn::result<std::vector<actor_summary>> list_actors(std::string_view, std::size_t, std::size_t,
+                                                           std::size_t) const override {
+    return posthorn::refused("not here");
+  }
+  posthorn::result<actor_summary> show_actor(std::string_view) const override {
+    return posthorn::refused("not here");
+  }
+  posthorn::result<void> kill_actor(std::string_view) override { return posthorn::refused("not here"); }
+  posthorn::result<void> restart_actor(std::string_view) override { return posthorn::refused("not here"); }
+};
+
 struct api {
   fake_broker broker;
-  request_handler handle = make_api(broker);
+  no_tree tree;
+  request_handler handle = make_api(broker, tree);
 
   response get(std::string path, const char* remote = "127.0.0.1") const {
     return handle({"GET", std::move(path), "", basic_authorization({"guest", "guest"}), "",

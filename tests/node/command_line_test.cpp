@@ -71,6 +71,68 @@ public:
   std::string metrics() const override { return {}; }
 };
 
+// /, /vhosts, and /vhosts/%2F with a queue; the fourth has failed.
+class fake_tree : public http::actor_tree_view {
+public:
+  mutable std::vector<std::string> asked;
+
+  result<std::vector<http::actor_summary>> list_actors(std::string_view path, std::size_t depth,
+                                                       std::size_t children_max, std::size_t) const override {
+    asked.push_back("list " + std::string{path} + (depth > 1000 ? "" : " depth " + std::to_string(depth)) +
+                    " children " + std::to_string(children_max));
+    if (path != "/" && path != "/vhosts") return unknown(path);
+    std::vector<http::actor_summary> out;
+    if (path == "/") out.push_back(a_supervisor("/", 1));
+    out.push_back(a_supervisor("/vhosts", 3));
+    out.push_back(a_supervisor("/vhosts/%2F", 0));
+    out.push_back(a_queue());
+    return out;
+  }
+  result<http::actor_summary> show_actor(std::string_view path) const override {
+    asked.push_back("show " + std::string{path});
+    if (path == "/" || path == "/vhosts") return a_supervisor(std::string{path}, 1);
+    if (path != "/vhosts/mail%1B[2J") return unknown(path);
+    return a_queue();
+  }
+  result<void> kill_actor(std::string_view path) override {
+    asked.push_back("kill " + std::string{path});
+    return {};
+  }
+  result<void> restart_actor(std::string_view path) override {
+    asked.push_back("restart " + std::string{path});
+    if (path == "/vhosts") return overloaded("the actor /vhosts has just ended");
+    return {};
+  }
+
+private:
+  static error unknown(std::string_view path) {
+    return {errc::unreachable, "no actor has the path " + std::string{path} + ": / has no child 'x'"};
+  }
+  static http::actor_summary a_supervisor(const std::string& path, std::uint64_t children) {
+    http::actor_summary out;
+    out.path = path;
+    out.kind = "supervisor";
+    out.state = "running";
+    out.supervises = {"one_for_one", "never", {3, std::chrono::seconds{5}}, children};
+    if (path != "/")
+      out.supervised_by = http::actor_summary::rules{"permanent", "infinity", {}, {}, {}, false, {}, {}};
+    return out;
+  }
+  static http::actor_summary a_queue() {
+    http::actor_summary out;
+    out.path = "/vhosts/mail%1B[2J";
+    out.kind = "queue";
+    out.state = "failed";
+    out.restarts = 1234;
+    out.last_failure = {"exception", "a \x1b[31m reason", 1'700'000'000'000};
+    out.since = 1'700'000'000'000;
+    out.work = {1, 4, std::chrono::microseconds{10}, std::chrono::nanoseconds{0}};
+    out.supervised_by =
+        http::actor_summary::rules{"temporary", "timeout", std::chrono::seconds{5}, {}, {}, false, {}, {}};
+    return out;
+  }
+};
+
 struct fake_node {
   fake_node() : thread{[this] { io.run(); }} {}
   ~fake_node() {
@@ -87,9 +149,10 @@ struct fake_node {
   }
 
   fake_broker broker;
+  fake_tree tree;
   boost::asio::io_context io;
   std::unique_ptr<http::server> server =
-      std::move(http::server::listen(io, "127.0.0.1", 0, http::make_api(broker))).value();
+      std::move(http::server::listen(io, "127.0.0.1", 0, http::make_api(broker, tree))).value();
   std::thread thread;
 };
 
@@ -102,6 +165,11 @@ TEST_CASE("every help fits a screen", "[command_line]") {
                                                                      {"list", "--help"},
                                                                      {"list", "queues", "--help"},
                                                                      {"verify", "--help"},
+                                                                     {"actors", "--help"},
+                                                                     {"actors", "tree", "--help"},
+                                                                     {"actors", "show", "--help"},
+                                                                     {"actors", "kill", "--help"},
+                                                                     {"actors", "restart", "--help"},
                                                                      {"bench", "--help"}}) {
     const auto shown = posthorn_command(arguments);
     CHECK(shown.code == 0);
@@ -116,6 +184,16 @@ TEST_CASE("what the command line does not know is wrong usage", "[command_line]"
                                                                      {"list"},
                                                                      {"status", "--nonsense"},
                                                                      {"verify"},
+                                                                     {"actors"},
+                                                                     {"actors", "show"},
+                                                                     {"actors", "kill"},
+                                                                     {"actors", "restart"},
+                                                                     {"actors", "tree", "/", "/"},
+                                                                     {"actors", "tree", "--depth", "-1"},
+                                                                     {"actors", "tree", "--children", "0"},
+                                                                     {"actors", "show", ""},
+                                                                     {"actors", "kill", "vhosts"},
+                                                                     {"actors", "tree", ""},
                                                                      {"bench", "--producers", "many"}}) {
     const auto shown = posthorn_command(arguments);
     CHECK(shown.code == 2);
@@ -159,6 +237,73 @@ TEST_CASE("queues are listed as an aligned table, or as JSON", "[command_line]")
   const auto nowhere = node.ask({"list", "queues", "--vhost", "nowhere"});
   CHECK(nowhere.code == 1);
   CHECK(nowhere.err.find("no virtual host nowhere") != std::string::npos);
+}
+
+TEST_CASE("the tree of actors is drawn, and says what it leaves out", "[command_line][actors]") {
+  const fake_node node;
+  const auto shown = node.ask({"actors", "tree"});
+  CHECK(shown.err.empty());
+  CHECK(shown.code == 0);
+  CHECK(shown.out ==
+        "ACTOR             KIND        STATE    RESTARTS  MAILBOX\n"
+        "/                 supervisor  running         0        -\n"
+        "`- vhosts         supervisor  running         0        -\n"
+        "   |- %2F         supervisor  running         0        -\n"
+        "   |- mail%1B[2J  queue       failed      1,234        1\n"
+        "   `- ... and 1 more\n");
+  CHECK(node.tree.asked.back() == "list / children 20");
+  CHECK(node.ask({"actors", "tree", "/vhosts", "--depth", "2", "--children", "5"}).code == 0);
+  CHECK(node.tree.asked.back() == "list /vhosts depth 2 children 5");
+  CHECK(boost::json::parse(node.ask({"actors", "tree", "--json"}).out).as_array().size() == 4);
+  CHECK(node.tree.asked.back() == "list / children 1000000");
+}
+
+TEST_CASE("an actor is shown with its failure, its work and its rules", "[command_line][actors]") {
+  const fake_node node;
+  const auto shown = node.ask({"actors", "show", "/vhosts/mail%1B[2J"});
+  CHECK(shown.code == 0);
+  for (const auto* part : {"/vhosts/mail%1B[2J\n", "failed since 2023-11-1", "exception: a ?[31m reason\n",
+                           "1,234\n", "1 message waits\n", "10 µs in all, 2.5 µs each on average\n",
+                           "temporary\n", "asked to end, killed after 5 s\n"}) {
+    CAPTURE(part, shown.out);
+    CHECK(shown.out.find(part) != std::string::npos);
+  }
+  const auto supervisor = node.ask({"actors", "show", "/vhosts"});
+  CHECK(supervisor.out.find("gives up if children fail more than 3 times in 5 s\n") != std::string::npos);
+  CHECK(supervisor.out.find("never\n") != std::string::npos);
+  CHECK(boost::json::parse(node.ask({"actors", "show", "/vhosts", "--json"}).out).at("children") == 1);
+}
+
+TEST_CASE("kill and restart say what was done and what follows", "[command_line][actors]") {
+  const fake_node node;
+  const auto killed = node.ask({"actors", "kill", "/vhosts"});
+  CHECK(killed.code == 0);
+  CHECK(killed.out == "killed /vhosts; its supervisor / starts it again, and its children go on\n");
+  CHECK(node.tree.asked.back() == "kill /vhosts");
+  CHECK(node.ask({"actors", "kill", "/vhosts/mail%1B[2J"}).out ==
+        "killed /vhosts/mail%1B[2J; it is not started again\n");
+  CHECK(node.tree.asked.back() == "kill /vhosts/mail%1B[2J");
+  CHECK(node.ask({"actors", "restart", "/"}).out ==
+        "asked to end: /; the node starts it again, and its children go on\n");
+  CHECK(node.tree.asked.back() == "restart /");
+  CHECK(boost::json::parse(node.ask({"actors", "kill", "/", "--json"}).out).at("done") == "killed");
+}
+
+TEST_CASE("an order that the node refuses ends with 1 and the node's reason", "[command_line][actors]") {
+  const fake_node node;
+  const auto unknown = node.ask({"actors", "kill", "/x"});
+  CHECK(unknown.code == 1);
+  CHECK(unknown.out.empty());
+  CHECK(unknown.err.find("no actor has the path /x: / has no child 'x'\n") != std::string::npos);
+  CHECK(node.tree.asked.back() == "show /x");  // and nothing was killed
+  const auto busy = node.ask({"actors", "restart", "/vhosts"});
+  CHECK(busy.code == 1);
+  CHECK(busy.err.find("the actor /vhosts has just ended\n") != std::string::npos);
+  CHECK(node.ask({"actors", "tree", "/x"}).code == 1);
+  CHECK(posthorn_command({"actors", "show", "vhosts"}).err ==
+        "posthorn: a path starts with '/': did you mean /vhosts?\n");
+  CHECK(posthorn_command({"actors", "tree", "--url", "http://127.0.0.1:1"}).code == 69);
+  CHECK(posthorn_command({"actors", "kill", "/", "--url", "http://127.0.0.1:1"}).code == 69);
 }
 
 TEST_CASE("errors say what to do", "[command_line]") {
