@@ -18,7 +18,7 @@ sys.dont_write_bytecode = True  # an installed tree stays as it was
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness  # noqa: E402
 
-TOPICS = ["settings", "clients", "protocol", "closes", "lifecycle", "badinput", "crash", "powercut", "faults", "memory"]
+TOPICS = ["settings", "clients", "protocol", "closes", "lifecycle", "badinput", "crash", "fire", "powercut", "faults", "memory"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -115,6 +115,7 @@ def main():
     parser.add_argument("--filter", action="append", default=[], metavar="NAME", help="only tests whose name contains it")
     parser.add_argument("--skip", action="append", default=[], metavar="NAME", help="leave these out")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of the crash and power cut tests")
+    parser.add_argument("--fire-seconds", type=float, default=20, metavar="N", help="length of the fire")
     parser.add_argument("--seed", type=int, help="replays the chances of an earlier run")
     parser.add_argument("--messages", type=int, default=5_000_000, help="messages of the memory test")
     parser.add_argument("--faulty-node", metavar="PATH", help="posthornd built with its defects on demand")
