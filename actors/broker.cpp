@@ -1,5 +1,6 @@
 #include "actors/broker.hpp"
 
+#include "actors/actor_house.hpp"
 #include "actors/committer.hpp"
 #include "actors/queue.hpp"
 #include "actors/supervisor.hpp"
@@ -69,6 +70,7 @@ struct broker::runtime {
   // The system waits for the last actor, and actors use the context: so the system goes first.
   ~runtime() {
     root.reset();
+    context.house.reset();
     context.journal_port.reset();
     system.reset();
   }
@@ -129,6 +131,7 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
     if (self->alarm_listener_) self->alarm_listener_(low, low ? "low on disk" : "");
   };
   node.last_mailbox = recovered->last_mailbox.value;
+  node.last_event = recovered->last_event;
   node.last_binding = recovered->last_binding.value;
   node.on_supervision_event = [self = made.get()](const supervision_event& event) {
     self->on_supervision_event(event);
@@ -144,6 +147,12 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
     child.as_supervisor = std::move(vhost.tree);
     vhosts.push_back(std::move(child));
   }
+  node.actors_vhost = made->vhosts_.at("/");
+  node.house =
+      std::make_shared<actor_house>(node, std::move(recovered->actors), std::move(recovered->mailboxes));
+  child_definition all_actors;
+  all_actors.spec.name = "actors";
+  all_actors.as_supervisor = node.house->tree();
   child_definition all_vhosts;
   all_vhosts.spec.name = "vhosts";
   all_vhosts.as_supervisor = supervisor::make(node.system, {.intensity = node_context::patience},
@@ -151,7 +160,8 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
                                  .value();
   made->runtime_->root =
       supervisor::make(node.system, {.intensity = node_context::patience},
-                       {committer_child(node), std::move(all_vhosts)}, node.on_supervision_event)
+                       {committer_child(node), std::move(all_vhosts), std::move(all_actors)},
+                       node.on_supervision_event)
           .value();
   made->runtime_->root->start_as_root([r = made->runtime_.get(), fatal = node.on_fatal](const failure& why) {
     if (!r->stopping) fatal("the supervision tree gave up: " + why.reason);
@@ -177,7 +187,12 @@ void broker::on_supervision_event(const supervision_event& event) {
   using kind = supervision_effects::event_kind;
   auto& node = runtime_->context;
   node.counters.count(event.kind);
-  if (event.kind == kind::started || event.kind == kind::stopped) {
+  const bool comes_and_goes = event.kind == kind::started || event.kind == kind::stopped;
+  if (!comes_and_goes || !event.path.starts_with("/amqp/connections/")) {
+    node.to_journal(record_event{
+        {0, event.at, event.path, std::string{to_string(event.kind)}, event.why.reason, event.restarts}});
+  }
+  if (comes_and_goes) {
     // Connections come and go; only what has failed once is worth a line when it starts.
     return;
   }

@@ -23,13 +23,13 @@ class supervisor;
 
 struct broker_settings {
   std::string node_name = "posthorn";
-  std::filesystem::path data_directory;
+  std::filesystem::path data_directory{};
   std::uint64_t map_size = 0;       // bytes; 0: as much as the file system has
   std::uint64_t disk_free_min = 0;  // bytes; 0: the smaller of 50 MB and 5 % of the file system
   std::uint64_t memory_messages_max = std::uint64_t{128} << 20;  // bytes that messages may take of memory
   unsigned threads = 0;  // that run actors; 0: as many as there are cores
-  fault_plan faults;
-  std::function<void(node_context::severity, const std::string&)> log;
+  fault_plan faults{};
+  std::function<void(node_context::severity, const std::string&)> log{};
 };
 
 // What the broker did since it was started.

@@ -14,7 +14,9 @@ namespace {
 // How many buried messages one transaction erases: a few milliseconds of work, so that nobody waits longer for it.
 constexpr std::size_t burial_slice = 4000;
 constexpr auto disk_watch_interval = std::chrono::seconds{1};
-constexpr std::uint64_t watch_tick = 1, bury_tick = 2;
+constexpr std::uint64_t watch_tick = 1, bury_tick = 2, record_tick = 3;
+// An event of the tree waits so long for a commit that has something else to write.
+constexpr auto record_delay = std::chrono::milliseconds{200};
 
 }  // namespace
 
@@ -24,7 +26,7 @@ public:
 
   void begin(worker_actor::pointer self, bool /*after_failure*/) {
     self_ = self;
-    burying_ = false;
+    burying_ = recording_ = finishing_ = false;
     on_idle();
     on_watch_disk();
   }
@@ -37,26 +39,35 @@ public:
   void on_tick(const tick& t) {
     if (t.number == watch_tick) {
       on_watch_disk();
+    } else if (t.number == record_tick) {
+      recording_ = false;
+      commit(true);
     } else {
       on_bury_now();
     }
   }
   // All that had arrived is one commit.
   void on_idle() {
-    commit();
+    commit(finishing_);
     if (finishing_) self_->quit();
   }
 
 private:
   void handle(write_batch& message) {
-    if (node_.faults.confirm_before_commit) message.from->post(journal_written{});
+    if (node_.faults.confirm_before_commit && message.from) message.from->post(journal_written{});
     batches_.push_back(std::move(message));
   }
   void handle(write_topology& message) { topologies_.push_back(std::move(message)); }
+  void handle(record_event& message) {
+    message.event.number = ++node_.last_event;
+    events_.push_back(std::move(message.event));
+    if (std::exchange(recording_, true)) return;
+    self_->delayed_send(self_, record_delay, tick{record_tick});
+  }
   void handle(finish_committer&) { finishing_ = true; }
 
-  void commit() {
-    if (batches_.empty() && topologies_.empty()) return;
+  void commit(bool with_events_only = false) {
+    if (batches_.empty() && topologies_.empty() && (events_.empty() || !with_events_only)) return;
     std::vector<mailbox_write> writes;
     writes.reserve(batches_.size());
     for (auto& b : batches_) writes.push_back({b.mailbox, &b.batch, b.with ? &b.with->writes : nullptr});
@@ -65,18 +76,21 @@ private:
     for (const auto& t : topologies_) topologies.push_back({t.from->name(), t.changes});
 
     const auto begin = std::chrono::steady_clock::now();
-    const auto written = node_.journal.commit(writes, topologies);
+    const auto written = node_.journal.commit(writes, topologies, events_);
     const auto seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     node_.counters.commit_seconds->observe(seconds);
     if (written) {
+      events_.clear();
       answer_written();
     } else if (written.error().code == errc::overloaded) {
       node_.counters.commit_failures->inc();
+      // For want of room, the record is the first to give way.
+      events_.clear();
       give_back(written.error(), writes);
     } else {
       node_.on_fatal("cannot write to the store: " + written.error().text);
     }
-    batches_.clear();
+    batches_ = std::exchange(again_, {});
     topologies_.clear();
     bury_if_needed();
   }
@@ -84,15 +98,19 @@ private:
   void answer_written() {
     node_.counters.commits->inc();
     std::int64_t messages = 0, bytes = 0;
+    bool reminders = false;
     for (auto& b : batches_) {
       messages += static_cast<std::int64_t>(b.batch.appends.size());
       for (const auto& a : b.batch.appends) bytes += static_cast<std::int64_t>(a.message->bytes().size());
       if (b.with) {
         messages += static_cast<std::int64_t>(b.with->writes.transfers.size());
+        reminders = reminders || !b.with->writes.timers.empty();
         b.with->hand_over();
       }
-      if (!node_.faults.confirm_before_commit) b.from->post(journal_written{});
+      if (!node_.faults.confirm_before_commit && b.from) b.from->post(journal_written{});
+      if (b.when_written) b.when_written();
     }
+    if (reminders && node_.on_reminders) node_.on_reminders();
     for (const auto& t : topologies_) t.from->post(topology_written{});
     node_.counters.messages_written->inc(messages);
     node_.counters.bytes_written->inc(bytes);
@@ -107,6 +125,10 @@ private:
       node_.on_fatal("cannot write to the store: " + erased.error().text);
     }
     for (auto& b : batches_) {
+      if (!b.from) {
+        again_.push_back(std::move(b));
+        continue;
+      }
       if (erased && !b.with) b.batch.erasures.clear();
       if (b.batch.empty() && !b.with) {
         b.from->post(journal_written{});
@@ -137,6 +159,7 @@ private:
 
   void on_watch_disk() {
     self_->delayed_send(self_, disk_watch_interval, tick{watch_tick});
+    commit();  // what found no room before
     bury_if_needed();
     bool low = short_of_room(node_.journal.space(false));
     // Pages that are free inside the file are room, too: the file itself never shrinks.
@@ -160,8 +183,10 @@ private:
   node_context& node_;
 
   std::vector<write_batch> batches_;
+  std::vector<write_batch> again_;  // of nobody, and without room
   std::vector<write_topology> topologies_;
-  bool burying_ = false, finishing_ = false;
+  std::vector<tree_event> events_;
+  bool burying_ = false, finishing_ = false, recording_ = false;
 };
 
 committer_port::committer_port(node_context& node) : memory{std::make_unique<committer_logic>(node)} {}

@@ -90,6 +90,16 @@ public:
     return rest;
   }
 
+  // The same, but only if nothing waits. By the actor, whose message of now is the last.
+  bool close_if_idle() {
+    const std::lock_guard guard{mutex_};
+    if (!waiting_.empty() || next_ + 1 < current_.size()) return false;
+    closed_ = true;
+    worker_ = nullptr;
+    current_.clear();
+    return true;
+  }
+
   // How many wait, about.
   [[nodiscard]] std::size_t depth() const {
     const std::lock_guard guard{mutex_};

@@ -7,10 +7,12 @@
 #include "mailbox/ids.hpp"
 #include "mailbox/mailbox.hpp"
 #include "mailbox/topology.hpp"
+#include "persist/tree_events.hpp"
 
 #include <caf/all.hpp>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -239,6 +241,8 @@ struct write_batch {
   mailbox_id mailbox{};
   journal_batch batch;
   std::shared_ptr<outgoing> with;  // in the same transaction; null: nothing
+  // `from` null: nobody is answered, and what finds no room is tried again by the committer.
+  std::function<void()> when_written{};  // any thread; may be null
 };
 struct write_topology {
   std::shared_ptr<vhost_port> from;
@@ -247,6 +251,11 @@ struct write_topology {
 // The node stops: commit what came before, then end.
 struct finish_committer {};
 
-using committer_message = std::variant<write_batch, write_topology, finish_committer>;
+// For the record; written with the next commit, or a little later.
+struct record_event {
+  tree_event event;
+};
+
+using committer_message = std::variant<write_batch, write_topology, record_event, finish_committer>;
 
 }  // namespace posthorn

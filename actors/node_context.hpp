@@ -51,6 +51,7 @@ struct node_counters {
 };
 
 struct supervision_event;
+class actor_house;
 class committer_logic;
 
 // Where the committer's work stands.
@@ -82,6 +83,11 @@ struct node_context {
   // Any thread: to the committer.
   void to_journal(committer_message message) { journal_port->post(std::move(message)); }
 
+  // Of durable actors: where their messages are routed, and where they live.
+  std::weak_ptr<vhost_port> actors_vhost;
+  std::shared_ptr<actor_house> house;
+  std::function<void()> on_reminders;  // some were set or cancelled; in the committer
+
   // What befalls an actor of the tree; called in supervisors' actors.
   std::function<void(const supervision_event&)> on_supervision_event;
   // How often the node's own actors may fail before the node gives up and starts again from disk. Killing them as fast
@@ -89,6 +95,7 @@ struct node_context {
   static constexpr restart_intensity patience{1000, std::chrono::seconds{10}};
 
   // The last id of its kind that was given out. Those of consumers and connections need not survive a restart.
+  std::atomic<std::uint64_t> last_event{0};  // of the record of the tree; the committer's
   std::atomic<std::uint64_t> last_mailbox{0}, last_binding{0}, last_connection{0}, last_consumer{0};
   template <class Id>
   [[nodiscard]] static Id next_id(std::atomic<std::uint64_t>& last) noexcept {

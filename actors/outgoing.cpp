@@ -6,18 +6,24 @@
 
 namespace posthorn {
 
-void outgoing::add(queue_port& to, const envelope_ptr& message, std::int64_t now) {
+bool outgoing::add(queue_port& to, const envelope_ptr& message, std::int64_t now) {
+  const bool to_be_stored = to.durable && message->persistent();
+  std::optional<sequence> at;
+  if (to_be_stored) {
+    at = to.reserve();
+    if (!at) return false;
+  }
   auto& last = !parcels.empty() && parcels.back().to.get() == &to
                    ? parcels.back()
                    : parcels.emplace_back(parcel{to.shared_from_this(), {}});
-  if (!to.durable || !message->persistent()) {
+  if (!to_be_stored) {
     last.messages.unstored.push_back({message, {}, 0});
-    return;
+    return true;
   }
-  const sequence at{to.last_sequence.fetch_add(1, std::memory_order_relaxed) + 1};
   const auto expires_at = expiry_of(&to.rules, *message, now);
-  writes.transfers.push_back({to.id, at, message, expires_at});
-  last.messages.stored.push_back({at, message, expires_at});
+  writes.transfers.push_back({to.id, *at, message, expires_at});
+  last.messages.stored.push_back({*at, message, expires_at});
+  return true;
 }
 
 void outgoing::append(outgoing&& later) {

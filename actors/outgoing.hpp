@@ -27,8 +27,8 @@ struct outgoing {
   [[nodiscard]] bool empty() const noexcept {
     return parcels.empty() && writes.states.empty() && writes.timers.empty() && writes.events.empty();
   }
-  // `now` in milliseconds since 1970.
-  void add(queue_port& to, const envelope_ptr& message, std::int64_t now);
+  // False: the mailbox is closed. `now` in milliseconds since 1970.
+  [[nodiscard]] bool add(queue_port& to, const envelope_ptr& message, std::int64_t now);
   // What `later` has stands behind what is here.
   void append(outgoing&& later);
   // Everything is durable.

@@ -1,5 +1,7 @@
 #include "actors/queue.hpp"
 
+#include "actors/actor_house.hpp"
+#include "actors/inhabitant.hpp"
 #include "actors/outgoing.hpp"
 #include "actors/supervisor.hpp"
 #include "actors/vhost.hpp"
@@ -7,6 +9,8 @@
 #include "mailbox/queue_arguments.hpp"
 
 #include <algorithm>
+#include <deque>
+#include <stdexcept>
 #include <unordered_map>
 
 namespace posthorn {
@@ -26,7 +30,10 @@ const child_spec queue_rules{.name = "",
 
 // How long a batch that found no room waits before it is sent again: there will be none a moment later either.
 constexpr auto retry_delay = std::chrono::milliseconds{200};
-constexpr std::uint64_t retry_tick = 1, expiry_tick = 2;
+constexpr std::uint64_t retry_tick = 1, expiry_tick = 2, idle_tick = 3, turn_tick = 4;
+// Of a durable actor: turns that one handler takes before others have their turn, and messages that it has at hand.
+constexpr std::size_t turns_max = 256;
+constexpr std::int64_t plenty = std::int64_t{1} << 40;
 
 struct queue_origin {
   node_context* node = nullptr;
@@ -36,6 +43,7 @@ struct queue_origin {
   bool durable = false, auto_delete = false;
   recovered_mailbox recovered;
   std::optional<std::int64_t> expires;  // milliseconds without use after which it goes
+  backoff turn_back_off;                // of a durable actor
 };
 
 std::int64_t wall_clock() {
@@ -76,12 +84,21 @@ connection_id connection_of(publisher_id by) noexcept { return {by.value >> 16};
 
 class queue_logic {
 public:
-  queue_logic(queue_port& port, queue_origin origin)
+  queue_logic(queue_port& port, queue_origin origin, std::unique_ptr<inhabitant> who = nullptr)
       : port_{port},
         origin_{std::move(origin)},
         node_{*origin_.node},
         box_{origin_.durable, node_.limits, origin_.recovered, port.rules},
+        who_{std::move(who)},
         last_used_{wall_clock()} {
+    if (who_) {
+      own_ = node_context::next_id<consumer_id>(node_.last_consumer);
+      consumer_spec spec;
+      spec.id = own_;
+      spec.prefetch = turns_max;
+      spec.credit = plenty;
+      box_.add_consumer(spec);
+    }
     publish_counts();
   }
   ~queue_logic() { node_.resident.fetch_sub(counted_, std::memory_order_relaxed); }
@@ -95,9 +112,20 @@ public:
       // What it knows may be half changed, and the store is whole: the process starts again from there.
       node_.on_fatal("a bug ended the actor of " + origin_.described);
     }
-    retrying_ = false;
+    retrying_ = finishing_ = false;
     expiry_armed_ = 0;
     for (auto& [id, p] : peers_) self_->monitor(p.handle);
+    if (turns_from_ != 0) {
+      const auto left = std::max<std::int64_t>(0, turns_from_ - wall_clock());
+      self_->delayed_send(self_, std::chrono::milliseconds{left + 1}, tick{turn_tick});
+    }
+    if (who_) {
+      if (const auto begun = who_->begin(); !begun) {
+        // Its mailbox goes on taking messages; its supervisor hears once why nobody handles them.
+        if (!std::exchange(unable_, true)) fail(begun.error().text);
+      }
+      arm_idle();
+    }
     run();
   }
 
@@ -109,6 +137,9 @@ public:
   void on_tick(const tick& t) {
     if (t.number == retry_tick) {
       retrying_ = false;
+    } else if (t.number == idle_tick) {
+      return sleep_if_idle();
+    } else if (t.number == turn_tick) {
     } else {
       expiry_armed_ = 0;
       if (origin_.expires && box_.consumer_count() == 0 && wall_clock() >= last_used_ + *origin_.expires) {
@@ -166,6 +197,10 @@ private:
 
   void handle(arrived& message) {
     node_.counters.published->inc(static_cast<std::int64_t>(message.stored.size() + message.unstored.size()));
+    if (!message.stored.empty()) {
+      const std::lock_guard guard{port_.places_mutex};
+      port_.expected -= static_cast<std::uint32_t>(message.stored.size());
+    }
     box_.arrive(message.stored);
     if (!message.unstored.empty()) publish(message.unstored);
     run();
@@ -303,6 +338,10 @@ private:
     box_.settle_all(fx());
     send_out();
     box_ = mailbox{false, {}};
+    {
+      const std::lock_guard guard{port_.places_mutex};
+      port_.closed = true;
+    }
     publish_counts();
     consumers_.clear();
     peers_.clear();
@@ -360,6 +399,71 @@ private:
     }
   }
 
+  // --- a durable actor ---
+
+  void take_turns(std::int64_t now) {
+    for (auto& d : fx().deliveries) to_take_.push_back(std::move(d));
+    node_.counters.delivered->inc(static_cast<std::int64_t>(fx().deliveries.size()));
+    fx().deliveries.clear();
+    if (unable_ || now < turns_from_) return;
+    bool changed = false;
+    for (std::size_t turns = 0; !to_take_.empty() && turns < turns_max; ++turns) {
+      const auto message = std::move(to_take_.front());
+      to_take_.pop_front();
+      const sequence_range which[] = {{message.at, message.at}};
+      outgoing sent;
+      auto answer = who_->take(message, sent, now);
+      if (answer.what == inhabitant::verdict::done) {
+        outgoing_.append(std::move(sent));
+        box_.finish(own_, which, fx());
+        changed = true;
+        failures_in_row_ = 0;
+      } else if (answer.what == inhabitant::verdict::rejected) {
+        box_.reject(own_, which, fx());
+      } else {
+        // Those behind it keep their order, and are not to blame.
+        std::vector<sequence_range> behind;
+        for (const auto& d : to_take_) behind.push_back({d.at, d.at});
+        to_take_.clear();
+        box_.give_back(own_, behind, fx(), blame::no);
+        box_.give_back(own_, which, fx(), blame::yes);
+        const auto& pause = origin_.turn_back_off;
+        const auto delay = std::min<std::chrono::milliseconds>(
+            pause.maximum, pause.minimum * (std::int64_t{1} << std::min(failures_in_row_++, 20U)));
+        turns_from_ = now + delay.count();
+        self_->delayed_send(self_, delay + std::chrono::milliseconds{1}, tick{turn_tick});
+        failed_ = std::move(answer.why);
+        break;
+      }
+    }
+    box_.set_credit(own_, plenty);
+    if (changed) who_->save(outgoing_, {port_.last_sequence.load(std::memory_order_relaxed)});
+    last_used_ = now;
+  }
+
+  // A new actor takes the message again. It starts at once, so that the mailbox goes on, and waits before the next turn.
+  void fail(const std::string& why) {
+    port_.status.ending = true;
+    self_->quit(caf::make_error(caf::sec::runtime_error, why));
+  }
+
+  void arm_idle() {
+    if (const auto after = who_->idle_after(); after.count() > 0) {
+      self_->delayed_send(self_, after, tick{idle_tick});
+    }
+  }
+
+  // Nothing of it stays in memory. The store has its state, and whoever sends to its name wakes it.
+  void sleep_if_idle() {
+    const auto idle_for = std::chrono::milliseconds{wall_clock() - last_used_};
+    const bool at_rest = box_.ready_count() + box_.held_count() == 0 && !box_.batch_under_way() &&
+                         !box_.has_unsent() && outgoing_.empty() && !under_way_ && consumers_.empty();
+    if (!at_rest || idle_for < who_->idle_after() || !node_.house->go_to_sleep(port_)) return arm_idle();
+    removed_ = true;
+    port_.status.ending = true;
+    self_->quit();
+  }
+
   // --- effects ---
 
   // Each worker thread runs one handler at a time, and every handler leaves it empty: so all queues of a thread share
@@ -377,13 +481,23 @@ private:
     box_.on_loaded(*messages);
   }
 
-  // After every handler: hands out what can go, in the order in which it came about.
-  void run() {
-    const auto now = wall_clock();
+  void dispatch(std::int64_t now) {
     box_.dispatch(fx(), now);
     while (fx().load) {
       load();
       box_.dispatch(fx(), now);
+    }
+  }
+
+  // After every handler: hands out what can go, in the order in which it came about.
+  void run() {
+    const auto now = wall_clock();
+    dispatch(now);
+    if (who_) {
+      take_turns(now);
+      dispatch(now);  // dead letters, and messages for the next turns
+      for (auto& d : fx().deliveries) to_take_.push_back(std::move(d));
+      fx().deliveries.clear();
     }
     for (auto& d : fx().dead_letters) bury(d, now);
     send_out();
@@ -400,13 +514,18 @@ private:
       }
     }
     publish_counts();
+    if (failed_) {
+      fail(*std::exchange(failed_, std::nullopt));
+    } else if (!to_take_.empty() && now >= turns_from_ && !unable_) {
+      self_->send(self_, tick{turn_tick});
+    }
   }
 
   // A dead letter's copies go to where its exchange leads now, in the transaction that erases it here.
   void bury(dead_letter& dead, std::int64_t now) {
     node_.counters.dead_lettered->inc();
     const auto vhost = origin_.vhost.lock();
-    if (!vhost) return;
+    if (!vhost || !port_.rules.dead_letter_exchange) return;
     if (!dead.message) {
       auto messages = node_.journal.load(origin_.id, {{dead.at, dead.at}, 1, 0});
       if (!messages) {
@@ -428,7 +547,8 @@ private:
       return;
     }
     for (const auto& to : route_of(*vhost->snapshot(), **copy)) {
-      if (!would_cycle(**copy, to->name, dead.why)) outgoing_.add(port_of(*to), *copy, now);
+      // One that closes meanwhile goes with what it has.
+      if (!would_cycle(**copy, to->name, dead.why)) (void)outgoing_.add(port_of(*to), *copy, now);
     }
   }
 
@@ -527,7 +647,14 @@ private:
   std::vector<waiting_purge> purges_;
   std::vector<waiting> deletions_;
   bool removal_asked_ = false, removed_ = false, finishing_ = false;
-  bool retrying_ = false;                // the next batch waits for room
+  bool retrying_ = false;            // the next batch waits for room
+  std::unique_ptr<inhabitant> who_;  // null: a queue
+  consumer_id own_{};                // as which it takes messages
+  std::deque<delivery> to_take_;     // held by it
+  std::optional<std::string> failed_;
+  bool unable_ = false;          // it cannot take messages at all
+  std::int64_t turns_from_ = 0;  // no turn before this time
+  unsigned failures_in_row_ = 0;
   std::int64_t last_used_;               // milliseconds since 1970
   std::int64_t expiry_armed_ = 0;        // when the next tick is due; 0: none is
   outgoing outgoing_;                    // goes with the next batch
@@ -539,7 +666,78 @@ queue_port::queue_port() = default;
 queue_port::~queue_port() = default;
 
 void queue_port::post(queue_message message) {
-  if (!in.post(std::move(message))) std::visit(removed_queue{described}, message);
+  if (in.post(std::move(message))) return;
+  if (elsewhere) {
+    elsewhere(std::move(message));
+  } else {
+    std::visit(removed_queue{described}, message);
+  }
+}
+
+bool queue_port::is_full() const noexcept {
+  return rules.on_overflow != mailbox_rules::overflow::drop_head &&
+         ((rules.length_max && ready.load(std::memory_order_relaxed) >= *rules.length_max) ||
+          (rules.size_max && ready_size.load(std::memory_order_relaxed) >= *rules.size_max));
+}
+
+std::optional<sequence> queue_port::reserve() {
+  const std::lock_guard guard{places_mutex};
+  if (closed) return std::nullopt;
+  ++expected;
+  return sequence{last_sequence.fetch_add(1, std::memory_order_relaxed) + 1};
+}
+
+namespace {
+
+// What its supervisor has to know of a mailbox's actor.
+child_definition child_of(node_context& node, const std::shared_ptr<queue_port>& port,
+                          const child_spec& rules, const std::string& name, const char* kind) {
+  child_definition child;
+  child.spec = rules;
+  child.spec.name = path_part(name);
+  child.kind = kind;
+  const std::weak_ptr<queue_port> weak = port;
+  child.start = [&node, weak]() -> caf::actor {
+    const auto alive = weak.lock();
+    return alive ? start_worker(node.system, alive) : caf::actor{};
+  };
+  child.stop = [weak](const caf::actor&) {
+    if (const auto alive = weak.lock()) alive->post(finish_queue{});
+  };
+  child.figures = [weak]() -> actor_figures {
+    const auto alive = weak.lock();
+    return alive ? figures_of(*alive) : actor_figures{};
+  };
+  return child;
+}
+
+}  // namespace
+
+std::shared_ptr<queue_port> add_actor(node_context& node, supervisor& under, const actor_place& place,
+                                      const recovered_mailbox& recovered,
+                                      const std::function<std::unique_ptr<inhabitant>(queue_port&)>& who) {
+  auto port = std::make_shared<queue_port>();
+  port->id = place.id;
+  port->durable = place.durable;
+  port->rules = place.rules;
+  port->path = place.path;
+  port->described = "actor '" + place.name + "'";
+  port->last_sequence = std::max(recovered.last, recovered.used).value;
+  queue_origin origin;
+  origin.node = &node;
+  origin.vhost = node.actors_vhost;
+  origin.id = place.id;
+  origin.name = place.name;
+  origin.described = port->described;
+  origin.durable = place.durable;
+  origin.recovered = recovered;
+  origin.turn_back_off = place.supervision.back_off;
+  port->memory = std::make_unique<queue_logic>(*port, std::move(origin), who(*port));
+  auto rules = place.supervision;
+  rules.back_off = {};
+  const auto id_in_kind = place.path.substr(place.path.rfind('/') + 1);
+  under.add(child_of(node, port, rules, id_in_kind, "durable actor"));
+  return port;
 }
 
 std::shared_ptr<queue_port> add_queue(node_context& node, const std::shared_ptr<vhost_port>& vhost,
@@ -564,23 +762,7 @@ std::shared_ptr<queue_port> add_queue(node_context& node, const std::shared_ptr<
     }
   }
   port->memory = std::make_unique<queue_logic>(*port, std::move(origin));
-  child_definition child;
-  child.spec = queue_rules;
-  child.spec.name = path_part(queue.name);
-  child.kind = "queue";
-  const std::weak_ptr<queue_port> weak = port;
-  child.start = [&node, weak]() -> caf::actor {
-    const auto alive = weak.lock();
-    return alive ? start_worker(node.system, alive) : caf::actor{};
-  };
-  child.stop = [weak](const caf::actor&) {
-    if (const auto alive = weak.lock()) alive->post(finish_queue{});
-  };
-  child.figures = [weak]() -> actor_figures {
-    const auto alive = weak.lock();
-    return alive ? figures_of(*alive) : actor_figures{};
-  };
-  vhost->queues->add(std::move(child));
+  vhost->queues->add(child_of(node, port, queue_rules, queue.name, "queue"));
   return port;
 }
 

@@ -21,7 +21,10 @@
 #include "actors/worker.hpp"
 
 #include <atomic>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <optional>
 
 namespace posthorn {
 
@@ -37,6 +40,8 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
 
   // Any thread.
   void post(queue_message message);
+  // A place for a message that another actor will store here. Nothing: the mailbox is closed.
+  [[nodiscard]] std::optional<sequence> reserve();
   [[nodiscard]] queue_logic& logic() noexcept { return *memory; }
 
   inbox<queue_message> in;
@@ -49,8 +54,18 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
   mailbox_rules rules;
   std::string described;  // "queue 'q' in vhost '/'"
 
+  std::string path;  // of a durable actor, whose mailbox this is; empty for a queue
+  // What comes when a durable actor has gone to sleep is for whoever has its name then. Null for a queue.
+  std::function<void(queue_message)> elsewhere;
+
   // The last place that was given to a message, by the queue's actor or by another that stores it here.
   std::atomic<std::uint64_t> last_sequence{0};
+  std::mutex places_mutex;     // guards the two below
+  std::uint32_t expected = 0;  // places that were given away, and whose messages have not arrived
+  bool closed = false;
+  // It refuses messages just now.
+  [[nodiscard]] bool is_full() const noexcept;
+
   std::atomic<std::uint64_t> ready{0}, held{0}, consumers{0};
   std::atomic<std::uint64_t> ready_size{0};  // bytes of bodies
   std::atomic<std::uint64_t> resident{0};    // bytes of memory for messages
@@ -59,6 +74,21 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
 [[nodiscard]] inline queue_port& port_of(const queue_definition& queue) noexcept {
   return static_cast<queue_port&>(*queue.port);
 }
+
+class inhabitant;
+class supervisor;
+
+// The mailbox of a durable actor; `under` is the supervisor of its kind.
+struct actor_place {
+  mailbox_id id{};
+  std::string name, path;
+  mailbox_rules rules;
+  child_spec supervision;
+  bool durable = true;
+};
+[[nodiscard]] std::shared_ptr<queue_port> add_actor(
+    node_context& node, supervisor& under, const actor_place& place, const recovered_mailbox& recovered,
+    const std::function<std::unique_ptr<inhabitant>(queue_port&)>& who);
 
 // Makes the port, and tells the supervisor `queues` to start the actor. Messages may be posted at once. `vhost` outlives
 // its queues.

@@ -45,6 +45,7 @@ struct actor_status {
   std::atomic<std::uint64_t> busy_time{0};  // nanoseconds spent on them
   std::atomic<std::int64_t> busy_since{0};  // steady clock, nanoseconds; 0: it waits for messages
   std::atomic<bool> in_message{false};      // it is in the middle of one, or failed there
+  std::atomic<bool> ending{false};          // it has decided to end: no further message is for it
 
   static std::int64_t now() noexcept {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -70,7 +71,10 @@ public:
   worker_actor::behavior_type make_behavior() {
     bool after_failure = false;
     if (const auto port = port_.lock()) after_failure = port->status.in_message;
-    with_port([&](Port& p) { p.logic().begin(self_, after_failure); });
+    with_port([&](Port& p) {
+      p.status.ending = false;
+      p.logic().begin(self_, after_failure);
+    });
     return {
         [this](work) { on_work(); },
         [this](const tick& t) { with_port([&](Port& p) { p.logic().on_tick(t); }); },
@@ -94,6 +98,7 @@ private:
           p.logic().on(*message);
         }
         p.in.done();
+        if (p.status.ending.load(std::memory_order_relaxed)) return;
         p.status.handled.fetch_add(1, std::memory_order_relaxed);
       }
       p.logic().on_idle();

@@ -587,6 +587,18 @@ void mailbox::acknowledge(consumer_id id, std::span<const sequence_range> which,
   after_taking(*found->second);
 }
 
+void mailbox::finish(consumer_id id, std::span<const sequence_range> which, effects& out) {
+  const auto found = holders_.find(id);
+  if (found == holders_.end()) return;
+  if (!book_) book_ = std::make_unique<rule_book>();
+  book_->moves = true;
+  take_held(*found->second, which, [&](const entry& e) {
+    if (e.message) resident_ -= e.message->footprint();
+    forget(e, out, true);
+  });
+  after_taking(*found->second);
+}
+
 void mailbox::reject(consumer_id id, std::span<const sequence_range> which, effects& out) {
   const auto found = holders_.find(id);
   if (found == holders_.end()) return;

@@ -228,6 +228,9 @@ public:
 
   // Messages that the holder does not hold (any more) are skipped.
   void acknowledge(consumer_id holder, std::span<const sequence_range> which, effects& out);
+  // Like an acknowledgement, but what became of the messages is written with the next batch, which then `moves`: their
+  // publishers hear of it no earlier.
+  void finish(consumer_id holder, std::span<const sequence_range> which, effects& out);
   // Like an acknowledgement, but the messages become dead letters.
   void reject(consumer_id holder, std::span<const sequence_range> which, effects& out);
   // Back to where they stood. Those that were delivered too often go; without effects, nobody is blamed.

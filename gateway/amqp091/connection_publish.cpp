@@ -1,6 +1,7 @@
 // A message's way in: method, content header, body, routing, and the confirm at the end.
 #include "gateway/amqp091/connection.hpp"
 
+#include "actors/actor_house.hpp"
 #include "mailbox/properties.hpp"
 
 #include <algorithm>
@@ -165,9 +166,21 @@ const std::vector<queue_ptr>& connection::find_route(channel& c, const exchange_
   found.queues.clear();
   snapshot_->route(exchange, message.routing_key(), message.properties(), found.queues);
   std::erase_if(found.queues, [](const queue_ptr& queue) { return queue->port == nullptr; });
+  if (found.queues.empty() && exchange.definition.name.empty()) {
+    // The default exchange leads to durable actors, too.
+    if (auto port = server_.node.context().house->find(message.routing_key())) {
+      auto mailbox = std::make_shared<queue_definition>();
+      mailbox->id = port->id;
+      mailbox->name = message.routing_key();
+      mailbox->durable = true;
+      mailbox->port = std::move(port);
+      found.queues.push_back(std::move(mailbox));
+    }
+  }
   // It holds for the next message of these names, unless a headers exchange may stand on the way.
   const bool names_decide = exchange.definition.type != exchange_type::headers &&
-                            !exchange.leads_to_exchanges && exchange.alternate.empty();
+                            !exchange.leads_to_exchanges && exchange.alternate.empty() &&
+                            !found.queues.empty();
   found.version = names_decide ? snapshot_->version() : 0;
   found.exchange = message.exchange();
   found.routing_key = message.routing_key();
