@@ -14,8 +14,12 @@ actor_house::actor_house(node_context& node, std::map<mailbox_id, std::string> w
       with_messages_{std::move(with_messages)},
       mailboxes_{std::move(mailboxes)} {
   node_.on_reminders = [port = reminders_] { port->post(look_at_reminders{}); };
+  clients_ = supervisor::make(node.system, {.how = strategy::dynamic}, {}, node.on_supervision_event).value();
+  child_definition clients;
+  clients.spec.name = "clients";
+  clients.as_supervisor = clients_;
   tree_ = supervisor::make(node.system, {.intensity = node_context::patience},
-                           {reminders_child(node, reminders_)}, node.on_supervision_event)
+                           {reminders_child(node, reminders_), std::move(clients)}, node.on_supervision_event)
               .value();
 }
 

@@ -32,6 +32,8 @@ public:
 
   // The supervisor of all kinds, to stand in the tree; and the actor of the reminders.
   [[nodiscard]] const std::shared_ptr<supervisor>& tree() const noexcept { return tree_; }
+  // Of what clients in this process wait for answers with.
+  [[nodiscard]] const std::shared_ptr<supervisor>& clients() const noexcept { return clients_; }
 
   // Error: a kind of this name is there, or its name cannot be one.
   result<void> add(std::shared_ptr<const actor_kind> kind);
@@ -60,7 +62,7 @@ private:
                                    recovered_mailbox recovered);
 
   node_context& node_;
-  std::shared_ptr<supervisor> tree_;
+  std::shared_ptr<supervisor> tree_, clients_;
   std::shared_ptr<reminder_port> reminders_;
 
   mutable std::mutex mutex_;  // guards what follows

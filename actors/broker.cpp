@@ -188,7 +188,8 @@ void broker::on_supervision_event(const supervision_event& event) {
   auto& node = runtime_->context;
   node.counters.count(event.kind);
   const bool comes_and_goes = event.kind == kind::started || event.kind == kind::stopped;
-  if (!comes_and_goes || !event.path.starts_with("/amqp/connections/")) {
+  // That one of many came or went would crowd out what matters.
+  if (!comes_and_goes || !event.of_dynamic) {
     node.to_journal(record_event{
         {0, event.at, event.path, std::string{to_string(event.kind)}, event.why.reason, event.restarts}});
   }

@@ -142,7 +142,7 @@ client::client(broker& node) : state_{std::make_shared<state>(node)} {
   place.path = actor_house::path_of(s.name);
   place.supervision = rules;
   place.durable = false;
-  auto port = add_actor(context, *context.house->tree(), place, {},
+  auto port = add_actor(context, *context.house->clients(), place, {},
                         [weak = std::weak_ptr<state>{state_}](queue_port&) {
                           return std::make_unique<reply_taker>([weak](const envelope_ptr& m) {
                             if (const auto alive = weak.lock()) alive->on_reply(m);

@@ -90,10 +90,10 @@ public:
     return rest;
   }
 
-  // The same, but only if nothing waits. By the actor, whose message of now is the last.
+  // The same, but only if nothing waits. By the actor, between two messages.
   bool close_if_idle() {
     const std::lock_guard guard{mutex_};
-    if (!waiting_.empty() || next_ + 1 < current_.size()) return false;
+    if (!waiting_.empty() || next_ < current_.size()) return false;
     closed_ = true;
     worker_ = nullptr;
     current_.clear();

@@ -32,7 +32,7 @@ const child_spec queue_rules{.name = "",
 constexpr auto retry_delay = std::chrono::milliseconds{200};
 constexpr std::uint64_t retry_tick = 1, expiry_tick = 2, idle_tick = 3, turn_tick = 4;
 // Of a durable actor: turns that one handler takes before others have their turn, and messages that it has at hand.
-constexpr std::size_t turns_max = 256;
+constexpr std::size_t turns_max = 256, turns_unwritten_max = 4096;
 constexpr std::int64_t plenty = std::int64_t{1} << 40;
 
 struct queue_origin {
@@ -405,7 +405,7 @@ private:
     for (auto& d : fx().deliveries) to_take_.push_back(std::move(d));
     node_.counters.delivered->inc(static_cast<std::int64_t>(fx().deliveries.size()));
     fx().deliveries.clear();
-    if (unable_ || now < turns_from_) return;
+    if (!may_take_turns(now)) return;
     bool changed = false;
     for (std::size_t turns = 0; !to_take_.empty() && turns < turns_max; ++turns) {
       const auto message = std::move(to_take_.front());
@@ -413,6 +413,7 @@ private:
       const sequence_range which[] = {{message.at, message.at}};
       outgoing sent;
       auto answer = who_->take(message, sent, now);
+      ++turns_unwritten_;
       if (answer.what == inhabitant::verdict::done) {
         outgoing_.append(std::move(sent));
         box_.finish(own_, which, fx());
@@ -439,6 +440,12 @@ private:
     box_.set_credit(own_, plenty);
     if (changed) who_->save(outgoing_, {port_.last_sequence.load(std::memory_order_relaxed)});
     last_used_ = now;
+  }
+
+  // While a batch is under way, the turns behind it gather for the next one, but not without end.
+  [[nodiscard]] bool may_take_turns(std::int64_t now) const {
+    return !unable_ && now >= turns_from_ &&
+           !(box_.batch_under_way() && turns_unwritten_ >= turns_unwritten_max);
   }
 
   // A new actor takes the message again. It starts at once, so that the mailbox goes on, and waits before the next turn.
@@ -509,6 +516,7 @@ private:
         answer_purges();
         if (finishing_) self_->quit();
       } else {
+        turns_unwritten_ = 0;
         if (!outgoing_.empty()) under_way_ = std::make_shared<outgoing>(std::exchange(outgoing_, {}));
         node_.to_journal(write_batch{port_.shared_from_this(), origin_.id, std::move(batch), under_way_});
       }
@@ -516,7 +524,7 @@ private:
     publish_counts();
     if (failed_) {
       fail(*std::exchange(failed_, std::nullopt));
-    } else if (!to_take_.empty() && now >= turns_from_ && !unable_) {
+    } else if (!to_take_.empty() && may_take_turns(now)) {
       self_->send(self_, tick{turn_tick});
     }
   }
@@ -655,6 +663,7 @@ private:
   bool unable_ = false;          // it cannot take messages at all
   std::int64_t turns_from_ = 0;  // no turn before this time
   unsigned failures_in_row_ = 0;
+  std::size_t turns_unwritten_ = 0;      // in no batch yet
   std::int64_t last_used_;               // milliseconds since 1970
   std::int64_t expiry_armed_ = 0;        // when the next tick is due; 0: none is
   outgoing outgoing_;                    // goes with the next batch

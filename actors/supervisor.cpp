@@ -217,7 +217,7 @@ void supervisor::become_root_actor() {
       if (self->finished_) return;
     }
     if (self->sink_) {
-      self->sink_({wall_clock(), "/", supervision_effects::event_kind::restarted, {}, 1});
+      self->sink_({wall_clock(), "/", supervision_effects::event_kind::restarted, {}, 1, false});
     }
     self->become_root_actor();
   });
@@ -366,7 +366,8 @@ void supervisor::carry_out(supervision_effects& fx, const std::function<void(con
       stop_child(kill->name, true);
     } else if (auto* event = std::get_if<supervision_effects::event>(&e)) {
       if (sink_) {
-        sink_({wall_clock(), join(path_, event->name), event->kind, std::move(event->why), event->restarts});
+        sink_({wall_clock(), join(path_, event->name), event->kind, std::move(event->why), event->restarts,
+               spec_.how == strategy::dynamic});
       }
     } else {
       auto& end = std::get<supervision_effects::finished>(e);

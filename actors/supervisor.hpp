@@ -53,6 +53,7 @@ struct supervision_event {
   supervision_effects::event_kind kind{};
   failure why;
   std::uint32_t restarts = 0;
+  bool of_dynamic = false;  // one of many children of a dynamic supervisor
 };
 
 // One actor of the tree, as an operator sees it.

@@ -8,7 +8,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 status=0
 
 for name in bin/posthornd bin/posthorn etc/posthorn/posthorn.toml lib/systemd/system/posthorn.service \
-  include/posthorn/mailbox/envelope.hpp include/posthorn/mailbox/envelope.capnp.h include/posthorn/actors/queue.hpp; do
+  include/posthorn/mailbox/envelope.hpp include/posthorn/mailbox/envelope.capnp.h include/posthorn/actors/queue.hpp include/posthorn/posthorn/node.hpp; do
   if [[ ! -s $prefix/$name ]]; then
     echo "not installed: $name"
     status=1

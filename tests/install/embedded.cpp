@@ -1,12 +1,19 @@
-// A program of somebody else's: it finds Posthorn with pkg-config alone, and uses CAF through it.
-#include "mailbox/envelope.hpp"
+// A program of somebody else's: it finds Posthorn with pkg-config alone, and has plain CAF actors and a durable one.
+#include <posthorn/node.hpp>
+
+#include "mailbox/envelope.capnp.h"
 
 #include <caf/all.hpp>
 
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 
 namespace {
+
+using namespace std::chrono_literals;
+// Any Cap'n Proto struct will do as message and as state; this one is there.
+using note = posthorn::wire::Envelope;
 
 using doubler = caf::typed_actor<caf::result<int>(int)>;
 
@@ -14,16 +21,34 @@ doubler::behavior_type double_it() {
   return {[](int number) { return 2 * number; }};
 }
 
+posthorn::durable<note> notes() {
+  return posthorn::durable<note>("notes").on<note>([](posthorn::turn<note>& turn, note::Reader message) {
+    turn.state().setBody(message.getBody());
+    turn.reply<note>([&](note::Builder answer) { answer.setBody(turn.state().getBody()); });
+  });
+}
+
 }  // namespace
 
 int main() {
-  caf::core::init_global_meta_objects();
-  caf::actor_system_config config;
-  caf::actor_system system{config};
-  caf::scoped_actor self{system};
+  const auto directory = std::filesystem::temp_directory_path() / "posthorn-embedded";
+  std::filesystem::remove_all(directory);
   int answer = 0;
-  self->request(system.spawn(double_it), std::chrono::seconds{10}, 21)
-      .receive([&answer](int number) { answer = number; }, [](const caf::error&) {});
-  std::printf("%d\n", answer);
-  return answer == 42 ? 0 : 1;
+  bool echoed = false;
+  {
+    auto started = posthorn::node::start({.data_directory = directory});
+    if (!started || !(*started)->add(notes())) return 1;
+    auto& node = **started;
+    {
+      caf::scoped_actor self{node.system()};
+      self->request(node.system().spawn(double_it), 10s, 21)
+          .receive([&answer](int number) { answer = number; }, [](const caf::error&) {});
+    }
+    auto got = node.ask<note, note>("notes/first", 10s,
+                                    [](note::Builder m) { m.setBody(kj::StringPtr("hello").asBytes()); });
+    echoed = got && (*got)->get().getBody() == kj::StringPtr("hello").asBytes();
+  }
+  std::filesystem::remove_all(directory);
+  std::printf("%d %s\n", answer, echoed ? "hello" : "no answer");
+  return answer == 42 && echoed ? 0 : 1;
 }
