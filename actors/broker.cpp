@@ -102,7 +102,11 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
 
   std::unique_ptr<broker> made{new broker{std::move(settings)}};
   const auto& s = made->settings_;
-  auto opened = store::open({s.data_directory, s.map_size, !s.faults.skip_fsync});
+  auto opened = store::open({s.data_directory, s.map_size, !s.faults.skip_fsync,
+                             s.faults.crash_at.empty() ? std::function<void(std::string_view)>{}
+                                                       : [self = made.get()](std::string_view point) {
+                                                           self->runtime_->context.reached(point);
+                                                         }});
   if (!opened) return opened.error();
   made->store_ = std::move(*opened);
   auto recovered = made->store_->recover();

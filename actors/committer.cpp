@@ -76,10 +76,12 @@ private:
     for (const auto& t : topologies_) topologies.push_back({t.from->name(), t.changes});
 
     const auto begin = std::chrono::steady_clock::now();
-    const auto written = node_.journal.commit(writes, topologies, events_);
+    node_.reached("commit.begun");
+    const auto written = write(writes, topologies);
     const auto seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     node_.counters.commit_seconds->observe(seconds);
     if (written) {
+      node_.reached("commit.done");
       events_.clear();
       answer_written();
     } else if (written.error().code == errc::overloaded) {
@@ -95,6 +97,25 @@ private:
     bury_if_needed();
   }
 
+  result<void> write(std::span<const mailbox_write> writes,
+                     std::span<const store::topology_write> topologies) {
+    if (!node_.faults.split_turn) return node_.journal.commit(writes, topologies, events_);
+    // The defect by which tests prove that they notice.
+    std::vector<mailbox_write> first, second;
+    std::vector<atomic_writes> states(writes.size()), sent(writes.size());
+    for (std::size_t i = 0; i < writes.size(); ++i) {
+      first.push_back(writes[i]);
+      if (writes[i].with == nullptr) continue;
+      states[i] = sent[i] = *writes[i].with;
+      states[i].transfers.clear();
+      sent[i].states.clear();
+      first.back().with = &states[i];
+      second.push_back({writes[i].mailbox, nullptr, &sent[i]});
+    }
+    if (auto r = node_.journal.commit(first, topologies, events_); !r) return r;
+    return node_.journal.commit(second);
+  }
+
   void answer_written() {
     node_.counters.commits->inc();
     std::int64_t messages = 0, bytes = 0;
@@ -107,6 +128,7 @@ private:
         reminders = reminders || !b.with->writes.timers.empty();
         b.with->hand_over();
       }
+      node_.reached("commit.handed_over");
       if (!node_.faults.confirm_before_commit && b.from) b.from->post(journal_written{});
       if (b.when_written) b.when_written();
     }

@@ -14,8 +14,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <string>
+#include <string_view>
 
 namespace posthorn {
 
@@ -23,6 +25,28 @@ namespace posthorn {
 struct fault_plan {
   bool confirm_before_commit = false;
   bool skip_fsync = false;
+  bool split_turn = false;  // state and acknowledgement in one transaction, what was sent in the next
+  std::string crash_at{};   // one of `fault_points`: the process ends there, when it comes there for the
+  unsigned crash_on = 1;    // so-manieth time
+};
+
+// In the order in which a publish to a durable actor and the turn that it leads to pass them.
+inline constexpr std::string_view fault_points[] = {
+    "publish.received",         // the mailbox's actor has it, the mailbox does not
+    "publish.accepted",         // the mailbox has it
+    "batch.sent",               // the committer has the batch
+    "commit.begun",             // nothing is written
+    "commit.topology_written",  // inside of the transaction
+    "commit.messages_written",
+    "commit.actors_written",
+    "commit.all_written",
+    "commit.done",         // it is on disk, and nobody knows
+    "commit.handed_over",  // the receivers of what was sent have heard, the sender has not
+    "commit.answered",     // the sender's mailbox has heard
+    "turn.taken",          // before the handler
+    "turn.handled",        // after it
+    "turn.finished",       // state and sent messages wait for the next batch
+    "arrived",             // a message of another actor stands in the mailbox
 };
 
 struct node_context;
@@ -101,6 +125,14 @@ struct node_context {
   [[nodiscard]] static Id next_id(std::atomic<std::uint64_t>& last) noexcept {
     return {last.fetch_add(1, std::memory_order_relaxed) + 1};
   }
+
+  // A point at which tests end the process.
+  void reached(std::string_view point) noexcept {
+    if (faults.crash_at.empty()) [[likely]]
+      return;
+    if (point == faults.crash_at && times_reached.fetch_add(1) + 1 == faults.crash_on) std::_Exit(86);
+  }
+  std::atomic<unsigned> times_reached{0};
 
   // Logs one line; any thread.
   enum class severity : std::uint8_t { debug, info, warning, error };

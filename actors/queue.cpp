@@ -191,7 +191,9 @@ private:
   void handle(publish_batch& message) {
     peer_of(message.by, message.from);
     node_.counters.published->inc(static_cast<std::int64_t>(message.messages.size()));
+    node_.reached("publish.received");
     publish(message.messages);
+    node_.reached("publish.accepted");
     run();
   }
 
@@ -202,6 +204,7 @@ private:
       port_.expected -= static_cast<std::uint32_t>(message.stored.size());
     }
     box_.arrive(message.stored);
+    node_.reached("arrived");
     if (!message.unstored.empty()) publish(message.unstored);
     run();
   }
@@ -365,6 +368,7 @@ private:
 
   void handle(journal_written&) {
     if (!box_.batch_under_way()) return;
+    node_.reached("commit.answered");
     under_way_.reset();
     box_.on_committed(fx());
     answer_purges();
@@ -412,7 +416,9 @@ private:
       to_take_.pop_front();
       const sequence_range which[] = {{message.at, message.at}};
       outgoing sent;
+      node_.reached("turn.taken");
       auto answer = who_->take(message, sent, now);
+      node_.reached("turn.handled");
       ++turns_unwritten_;
       if (answer.what == inhabitant::verdict::done) {
         outgoing_.append(std::move(sent));
@@ -439,6 +445,7 @@ private:
     }
     box_.set_credit(own_, plenty);
     if (changed) who_->save(outgoing_, {port_.last_sequence.load(std::memory_order_relaxed)});
+    node_.reached("turn.finished");
     last_used_ = now;
   }
 
@@ -519,6 +526,7 @@ private:
         turns_unwritten_ = 0;
         if (!outgoing_.empty()) under_way_ = std::make_shared<outgoing>(std::exchange(outgoing_, {}));
         node_.to_journal(write_batch{port_.shared_from_this(), origin_.id, std::move(batch), under_way_});
+        node_.reached("batch.sent");
       }
     }
     publish_counts();

@@ -138,7 +138,7 @@ result<std::unique_ptr<store>> store::open(const store_settings& settings) {
     return r.error();
   }
 
-  std::unique_ptr<store> made{new store{std::move(*lock), directory}};
+  std::unique_ptr<store> made{new store{std::move(*lock), settings}};
   auto environment = new_environment();
   if (!environment) return environment.error();
   made->environment_ = std::move(*environment);
@@ -395,10 +395,14 @@ result<void> store::commit(std::span<const mailbox_write> mailboxes,
     for (const auto& t : topologies) {
       if (auto r = write_topology(*txn, t); !r) return r;
     }
+    reached("commit.topology_written");
     if (auto r = write_messages(*txn, mailboxes); !r) return r;
+    reached("commit.messages_written");
     if (auto r = write_actors(*txn, mailboxes); !r) return r;
+    reached("commit.actors_written");
     if (auto r = write_erasures(*txn, mailboxes); !r) return r;
     if (auto r = events_.write(*txn, events); !r) return r;
+    reached("commit.all_written");
     return end(std::move(*txn));
   }();
   if (!written) {

@@ -20,6 +20,7 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -35,6 +36,8 @@ struct store_settings {
   std::uint64_t map_size = 0;  // bytes the store may grow to; 0: as much as the file system has
   // Only tests switch it off, to see that they notice.
   bool sync = true;
+  // Called in the middle of commits, with the name of the point. For tests that end the process there.
+  std::function<void(std::string_view)> at_point{};
 };
 
 // What one mailbox wants written. The batch stays its own: it is given back if it cannot be written.
@@ -137,8 +140,12 @@ private:
     table_id meta = 0, exchanges = 0, queues = 0, bindings = 0, messages = 0, graves = 0;
   };
 
-  store(directory_lock lock, std::filesystem::path directory)
-      : lock_{std::move(lock)}, directory_{std::move(directory)} {}
+  store(directory_lock lock, const store_settings& settings)
+      : lock_{std::move(lock)}, directory_{settings.directory}, at_point_{settings.at_point} {}
+  void reached(std::string_view point) const {
+    if (at_point_) [[unlikely]]
+      at_point_(point);
+  }
 
   static result<void> make_new(const store_settings& settings);
   result<void> open_tables();
@@ -163,6 +170,7 @@ private:
 
   directory_lock lock_;
   std::filesystem::path directory_;
+  std::function<void(std::string_view)> at_point_;
   environment_ptr environment_;
   tables tables_;
   actor_tables actors_;
