@@ -230,6 +230,10 @@ void broker::on_alarm(std::function<void(bool, const std::string&)> listener) {
   if (alarm_listener_ && runtime_->context.disk_low) alarm_listener_(true, "low on disk");
 }
 
+result<std::vector<tree_event>> broker::events(std::size_t count_max) const {
+  return store_->read_events(UINT64_MAX, count_max);
+}
+
 broker_totals broker::totals() const {
   const auto& c = runtime_->context.counters;
   const auto value = [](const caf::telemetry::int_counter* counter) {

@@ -52,6 +52,8 @@ public:
   [[nodiscard]] node_context& context() noexcept;
   // Everything that runs.
   [[nodiscard]] supervisor& tree() noexcept;
+  // What befell the actors of the tree, the newest first.
+  [[nodiscard]] result<std::vector<tree_event>> events(std::size_t count_max) const;
   [[nodiscard]] const std::string& node_name() const noexcept { return settings_.node_name; }
 
   // Null when there is none.

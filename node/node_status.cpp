@@ -278,6 +278,18 @@ result<http::actor_summary> node_status::show_actor(std::string_view path) const
   return summary_of(*found);
 }
 
+result<std::vector<http::actor_event_summary>> node_status::list_actor_events(std::size_t count_max) const {
+  broker* const running = broker_;
+  if (running == nullptr) return not_yet();
+  auto found = running->events(count_max);
+  if (!found) return found.error();
+  std::vector<http::actor_event_summary> out;
+  for (auto& e : *found) {
+    out.push_back({e.number, e.at, std::move(e.path), std::move(e.kind), std::move(e.reason), e.restarts});
+  }
+  return out;
+}
+
 result<void> node_status::kill_actor(std::string_view path) {
   broker* const running = broker_;
   if (running == nullptr) return not_yet();

@@ -38,6 +38,8 @@ public:
                                                                      std::size_t children_max,
                                                                      std::size_t count_max) const override;
   [[nodiscard]] result<http::actor_summary> show_actor(std::string_view path) const override;
+  [[nodiscard]] result<std::vector<http::actor_event_summary>> list_actor_events(
+      std::size_t count_max) const override;
   result<void> kill_actor(std::string_view path) override;
   result<void> restart_actor(std::string_view path) override;
 

@@ -142,6 +142,7 @@ struct question {
   std::optional<std::string> path;
   std::size_t depth = std::numeric_limits<std::size_t>::max();
   std::size_t children_max = children_default;
+  std::size_t count = 20;
 };
 
 result<std::size_t> whole_number(const std::string& name, const std::string& text, std::size_t min,
@@ -163,7 +164,13 @@ result<question> question_of(actor_call call, const request& asked) {
   for (const auto& [name, value] : *parameters) {
     if (std::find(seen.begin(), seen.end(), name) != seen.end()) return refused(name + " is given twice");
     seen.push_back(name);
-    if (name == "path") {
+    if (call == actor_call::events && name == "count") {
+      const auto count = whole_number(name, value, 1, 10'000);
+      if (!count) return count.error();
+      out.count = *count;
+    } else if (call == actor_call::events) {
+      return refused("unknown parameter " + as_utf8(name) + ": there is only count");
+    } else if (name == "path") {
       out.path = value;
     } else if (call == actor_call::list && name == "depth") {
       const auto depth = whole_number(name, value, 0, 1000);
@@ -179,7 +186,7 @@ result<question> question_of(actor_call call, const request& asked) {
           (call == actor_call::list ? ": there are path, depth and children_max" : ": there is only path"));
     }
   }
-  if (!out.path && call != actor_call::list) {
+  if (!out.path && call != actor_call::list && call != actor_call::events) {
     return refused("which actor? Give its path in the query, such as ?path=/vhosts");
   }
   return out;
@@ -191,6 +198,7 @@ std::optional<actor_call> actor_call_of(const std::vector<std::string>& path) {
   if (path.size() < 2 || path.size() > 3 || path[0] != "api" || path[1] != "actors") return std::nullopt;
   if (path.size() == 2) return actor_call::list;
   if (path[2] == "show") return actor_call::show;
+  if (path[2] == "events") return actor_call::events;
   if (path[2] == "kill") return actor_call::kill;
   if (path[2] == "restart") return actor_call::restart;
   return std::nullopt;
@@ -216,6 +224,22 @@ response answer_about_actors(actor_tree_view& tree, actor_call call, const reque
       const auto found = tree.show_actor(*what->path);
       if (!found) return error_of(found.error());
       return {200, "application/json", json::serialize(to_json(*found)), {}};
+    }
+    case actor_call::events: {
+      const auto found = tree.list_actor_events(what->count);
+      if (!found) return error_of(found.error());
+      json::array all;
+      for (const auto& event : *found) {
+        json::object one;
+        one["number"] = event.number;
+        one["at"] = event.at;
+        one["path"] = as_utf8(event.path);
+        one["kind"] = event.kind;
+        one["reason"] = as_utf8(event.reason);
+        one["restarts"] = event.restarts;
+        all.push_back(std::move(one));
+      }
+      return {200, "application/json", json::serialize(all), {}};
     }
     case actor_call::kill: return done(tree.kill_actor(*what->path));
     case actor_call::restart: return done(tree.restart_actor(*what->path));

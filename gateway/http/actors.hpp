@@ -2,6 +2,7 @@
 //
 //   GET  /api/actors?path=/vhosts&depth=2&children_max=100   the actor and what is below it
 //   GET  /api/actors/show?path=/vhosts                       one actor
+//   GET  /api/actors/events?count=20                         what befell them, the newest first
 //   POST /api/actors/kill?path=…                             } 204; what follows is up to its supervisor
 //   POST /api/actors/restart?path=…                          }
 //
@@ -73,6 +74,14 @@ struct actor_summary {
   std::optional<supervisor> supervises;
 };
 
+// What befell an actor.
+struct actor_event_summary {
+  std::uint64_t number = 0;
+  std::int64_t at = 0;  // milliseconds since 1970
+  std::string path, kind, reason;
+  std::uint64_t restarts = 0;
+};
+
 // What these calls need from the broker. Every function is called on the HTTP server's threads, and waits for no actor.
 // Errors: `refused` when the path is none, `unreachable` when nothing has it, `overloaded` when it cannot be just now.
 class actor_tree_view {
@@ -86,11 +95,14 @@ public:
                                                                        std::size_t children_max,
                                                                        std::size_t count_max) const = 0;
   [[nodiscard]] virtual result<actor_summary> show_actor(std::string_view path) const = 0;
+  // The newest first.
+  [[nodiscard]] virtual result<std::vector<actor_event_summary>> list_actor_events(
+      std::size_t count_max) const = 0;
   virtual result<void> kill_actor(std::string_view path) = 0;
   virtual result<void> restart_actor(std::string_view path) = 0;
 };
 
-enum class actor_call : std::uint8_t { list, show, kill, restart };
+enum class actor_call : std::uint8_t { list, show, events, kill, restart };
 
 // The call that a path asks for, split at its slashes: {"api", "actors", "show"}.
 [[nodiscard]] std::optional<actor_call> actor_call_of(const std::vector<std::string>& path);

@@ -215,6 +215,40 @@ exit_code give_order(const command_context& context, const std::string& path, bo
   return exit_code::ok;
 }
 
+exit_code show_events(const command_context& context, std::uint64_t count) {
+  const auto answer = ask(context, "/api/actors/events?count=" + std::to_string(count));
+  if (!answer) return context.fail(answer.error());
+  if (context.is_json) {
+    context.out << json::serialize(*answer) << '\n';
+    return exit_code::ok;
+  }
+  const auto* events = answer->if_array();
+  if (events == nullptr)
+    return context.fail(refused("what answers at " + context.access.url + " is no Posthorn node"));
+  if (events->empty()) {
+    context.out << "nothing has befallen any actor yet\n";
+    return exit_code::ok;
+  }
+  using align = text_table::align;
+  text_table table{
+      {{"TIME", align::left}, {"ACTOR", align::left}, {"WHAT", align::left}, {"WHY", align::left}}};
+  for (const auto& event : *events) {
+    table.add_row({human_time(static_cast<std::int64_t>(number_at(event, "at"))), text_at(event, "path"),
+                   text_at(event, "kind"), text_at(event, "reason")});
+  }
+  context.out << table.to_string();
+  return exit_code::ok;
+}
+
+void add_actors_events(CLI::App& actors, command_context& context) {
+  auto* events = actors.add_subcommand("events", "What befell them, the newest first");
+  events->fallthrough();
+  const auto count = std::make_shared<std::uint64_t>(20);
+  events->add_option("--count", *count, "How many (20)")->check(CLI::Range(1, 10'000))->option_text("N");
+  events->callback(
+      [&context, count] { context.action = [&context, count] { return show_events(context, *count); }; });
+}
+
 }  // namespace
 
 void add_actors(CLI::App& app, command_context& context) {
@@ -245,6 +279,7 @@ void add_actors(CLI::App& app, command_context& context) {
   };
   with_path("show", "All that is known of one actor",
             [](const command_context& c, const std::string& path) { return show_actor(c, path); });
+  add_actors_events(*actors, context);
   with_path("kill", "End one now; its supervisor goes by its rules",
             [](const command_context& c, const std::string& path) { return give_order(c, path, true); });
   with_path("restart", "Have one end, and start it again",

@@ -59,6 +59,13 @@ actor_summary a_root() {
 
 class fake_tree : public actor_tree_view {
 public:
+  [[nodiscard]] result<std::vector<actor_event_summary>> list_actor_events(
+      std::size_t count_max) const override {
+    std::vector<actor_event_summary> all{{2, 2000, "/b", "restarted", "", 1},
+                                         {1, 1000, "/a", "failed", "why", 0}};
+    if (count_max < all.size()) all.resize(count_max);
+    return all;
+  }
   mutable std::vector<std::string> asked;
 
   result<std::vector<actor_summary>> list_actors(std::string_view path, std::size_t depth,
@@ -258,4 +265,20 @@ TEST_CASE("a query is split at '&' and '=' before it is decoded", "[http][query]
   CHECK(percent_decoded("%41%zz") == std::nullopt);
   CHECK(percent_decoded("100%") == std::nullopt);
   CHECK(percent_decoded("%252F") == "%2F");
+}
+
+TEST_CASE("what befell the actors is told, the newest first and no more than was asked for", "[http][actors]") {
+  const api api;
+  const auto both = json::parse(api.get("/api/actors/events").body).as_array();
+  REQUIRE(both.size() == 2);
+  CHECK(both[0].at("number") == 2);
+  CHECK(both[1].at("path") == "/a");
+  CHECK(both[1].at("kind") == "failed");
+  CHECK(both[1].at("reason") == "why");
+  CHECK(both[1].at("at") == 1000);
+  CHECK(json::parse(api.get("/api/actors/events?count=1").body).as_array().size() == 1);
+  CHECK(api.get("/api/actors/events?count=0").status == 400);
+  CHECK(api.get("/api/actors/events?count=x").status == 400);
+  CHECK(reason_of(api.get("/api/actors/events?path=/")).find("there is only count") != std::string::npos);
+  CHECK(api.post("/api/actors/events").status == 405);
 }

@@ -50,6 +50,13 @@ public:
 
 class no_tree : public actor_tree_view {
 public:
+  [[nodiscard]] posthorn::result<std::vector<actor_event_summary>> list_actor_events(
+      std::size_t count_max) const override {
+    std::vector<actor_event_summary> all{{2, 2000, "/b", "restarted", "", 1},
+                                         {1, 1000, "/a", "failed", "why", 0}};
+    if (count_max < all.size()) all.resize(count_max);
+    return all;
+  }
   posthorn::result<std::vector<actor_summary>> list_actors(std::string_view, std::size_t, std::size_t,
                                                            std::size_t) const override {
     return posthorn::refused("not here");

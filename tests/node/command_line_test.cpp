@@ -74,6 +74,12 @@ public:
 // /, /vhosts, and /vhosts/%2F with a queue; the fourth has failed.
 class fake_tree : public http::actor_tree_view {
 public:
+  [[nodiscard]] result<std::vector<http::actor_event_summary>> list_actor_events(
+      std::size_t count_max) const override {
+    if (count_max == 1) return std::vector<http::actor_event_summary>{};
+    return std::vector<http::actor_event_summary>{
+        {7, 1'000, "/vhosts/%2F/queues/orders", "failed", "it was killed", 3}};
+  }
   mutable std::vector<std::string> asked;
 
   result<std::vector<http::actor_summary>> list_actors(std::string_view path, std::size_t depth,
@@ -170,6 +176,7 @@ TEST_CASE("every help fits a screen", "[command_line]") {
                                                                      {"actors", "show", "--help"},
                                                                      {"actors", "kill", "--help"},
                                                                      {"actors", "restart", "--help"},
+                                                                     {"actors", "events", "--help"},
                                                                      {"bench", "--help"}}) {
     const auto shown = posthorn_command(arguments);
     CHECK(shown.code == 0);
@@ -189,6 +196,7 @@ TEST_CASE("what the command line does not know is wrong usage", "[command_line]"
                                                                      {"actors", "kill"},
                                                                      {"actors", "restart"},
                                                                      {"actors", "tree", "/", "/"},
+                                                                     {"actors", "events", "--count", "0"},
                                                                      {"actors", "tree", "--depth", "-1"},
                                                                      {"actors", "tree", "--children", "0"},
                                                                      {"actors", "show", ""},
@@ -335,4 +343,14 @@ TEST_CASE("posthornd's options are the settings' flags", "[command_line]") {
   const auto stray = parse_daemon_options({"stray"});
   REQUIRE(stray.has_error());
   CHECK(stray.error().text.find("stray") != std::string::npos);
+}
+
+TEST_CASE("actors events tells what befell whom, and why", "[command_line]") {
+  const fake_node node;
+  const auto shown = node.ask({"actors", "events"});
+  CHECK(shown.code == 0);
+  CHECK(shown.out.find("/vhosts/%2F/queues/orders") != std::string::npos);
+  CHECK(shown.out.find("it was killed") != std::string::npos);
+  CHECK(node.ask({"actors", "events", "--count", "1"}).out == "nothing has befallen any actor yet\n");
+  CHECK(node.ask({"actors", "events", "--json"}).out.find("\"number\":7") != std::string::npos);
 }
