@@ -37,10 +37,8 @@ public:
     if (!vhost) return {verdict::failed, "the node stops"};
     const auto where = vhost->snapshot();
     raw_turn turn{{node_, *where, message, sent, name_, state_.path, state_.state, now, state_.mailbox}};
-    const auto content = text_property(envelope.properties(), property::content_type);
-    const auto format = content == "application/json" ? body_format::json : body_format::capnp;
     try {
-      found->second(turn, envelope.body(), format);
+      found->second(turn, envelope.body(), turn.format());
     } catch (const std::exception& e) {
       return {verdict::failed, e.what()};
     } catch (...) {

@@ -7,7 +7,7 @@ namespace posthorn {
 
 namespace {
 
-constexpr std::string_view capnp_content = "application/x-capnp";
+constexpr std::string_view capnp_content = "application/x-capnp", json_content = "application/json";
 constexpr std::uint8_t persistent_mode = 2;
 
 }  // namespace
@@ -21,13 +21,18 @@ std::optional<std::string_view> raw_turn::correlation_id() const {
   return correlation_id_of(message().properties());
 }
 
+body_format raw_turn::format() const {
+  const auto content = text_property(message().properties(), property::content_type);
+  return content == json_content ? body_format::json : body_format::capnp;
+}
+
 envelope_ptr raw_turn::make(std::string_view exchange, std::string_view key, const typed_message& m,
                             std::string_view correlation, bool with_reply_to) const {
   if (exchange.size() > envelope::name_size_max || key.size() > envelope::name_size_max) {
     throw turn_error{"an exchange's or actor's name has more than 255 octets"};
   }
   basic_properties properties;
-  properties.content_type = std::string{capnp_content};
+  properties.content_type = std::string{m.format == body_format::json ? json_content : capnp_content};
   properties.delivery_mode = persistent_mode;
   properties.type = m.type;
   if (!correlation.empty()) properties.correlation_id = std::string{correlation};

@@ -9,6 +9,7 @@
 // Errors      `turn_error` from what cannot be done; a handler that lets it pass fails its turn.
 #pragma once
 
+#include "actors/actor_kind.hpp"
 #include "actors/node_context.hpp"
 #include "actors/outgoing.hpp"
 #include "mailbox/properties.hpp"
@@ -30,10 +31,11 @@ public:
   using std::runtime_error::runtime_error;
 };
 
-// A message as it is to be sent: its type, and its body as a flat Cap'n Proto message.
+// A message as it is to be sent: its type, and its body as a flat Cap'n Proto message, or as JSON.
 struct typed_message {
-  std::string type;  // "0x…", 16 hexadecimal digits
+  std::string type;  // "0x…", 16 hexadecimal digits; of JSON the name of the struct
   std::span<const std::byte> body;
+  body_format format = body_format::capnp;
 };
 
 class raw_turn {
@@ -74,6 +76,8 @@ public:
   // To the message's reply_to, with its correlation id. `wants_reply` says whether there is one.
   void reply_raw(const typed_message& m);
   [[nodiscard]] bool wants_reply() const { return reply_to().has_value(); }
+  // Who asks in JSON is answered in JSON.
+  [[nodiscard]] body_format format() const;
 
   // Durable: comes even if the node was down when it was due. One of the same name takes its place. `period` 0: once.
   void remind_raw(std::string_view reminder, std::chrono::milliseconds after, const typed_message& m,

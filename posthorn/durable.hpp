@@ -16,8 +16,6 @@
 #include "actors/actor_kind.hpp"
 #include "posthorn/turn.hpp"
 
-#include <capnp/compat/json.h>
-
 #include <memory>
 #include <string>
 #include <utility>
@@ -54,9 +52,7 @@ public:
       t.finish();
     };
     kind_->handlers[type_of<Message>()] = run;
-    const std::string display = capnp::Schema::from<Message>().getProto().getDisplayName();
-    const auto colon = display.rfind(':');
-    kind_->handlers[display.substr(colon + 1)] = run;
+    kind_->handlers[detail::name_of<Message>()] = run;
     return *this;
   }
   template <class Message, class Handler>

@@ -15,6 +15,7 @@
 #include "actors/turn.hpp"
 
 #include <capnp/common.h>
+#include <capnp/compat/json.h>
 #include <capnp/message.h>
 #include <capnp/schema.h>
 #include <capnp/serialize.h>
@@ -52,6 +53,13 @@ inline capnp::ReaderOptions reader_options() {
   return options;
 }
 
+// A struct's name without the file and the scope that it stands in.
+template <class Message>
+[[nodiscard]] std::string name_of() {
+  const std::string display = capnp::Schema::from<Message>().getProto().getDisplayName();
+  return display.substr(display.find_last_of(":.") + 1);
+}
+
 // Builds a message with `fill(Message::Builder)` and hands it to `use` as its type and bytes.
 template <class Message, class Fill, class Use>
 auto with_message(Fill&& fill, Use&& use) {
@@ -60,7 +68,8 @@ auto with_message(Fill&& fill, Use&& use) {
   const auto words = capnp::messageToFlatArray(builder);
   const auto type = type_of<Message>();
   const auto bytes = words.asBytes();
-  return use(typed_message{type, {reinterpret_cast<const std::byte*>(bytes.begin()), bytes.size()}});
+  return use(typed_message{
+      type, {reinterpret_cast<const std::byte*>(bytes.begin()), bytes.size()}, body_format::capnp});
 }
 
 }  // namespace detail
@@ -98,11 +107,19 @@ public:
   void publish(std::string_view exchange, std::string_view key, Fill&& fill) {
     detail::with_message<Message>(fill, [&](const typed_message& m) { raw_.publish_raw(exchange, key, m); });
   }
-  // To whoever sent the message, if it waits for an answer.
+  // To whoever sent the message, if it waits for an answer; in JSON, if the message was.
   template <class Message, class Fill>
   void reply(Fill&& fill) {
     if (!raw_.wants_reply()) return;
-    detail::with_message<Message>(fill, [&](const typed_message& m) { raw_.reply_raw(m); });
+    if (raw_.format() == body_format::json) {
+      capnp::MallocMessageBuilder builder;
+      fill(builder.initRoot<Message>());
+      const auto text = capnp::JsonCodec{}.encode(builder.getRoot<Message>().asReader());
+      raw_.reply_raw({detail::name_of<Message>(), std::as_bytes(std::span{text.cStr(), text.size()}),
+                      body_format::json});
+    } else {
+      detail::with_message<Message>(fill, [&](const typed_message& m) { raw_.reply_raw(m); });
+    }
   }
   // A durable reminder: this message comes to the actor itself, `after` from now and then every `period`, whatever
   // happens in between. One of the same name takes the place of the other.

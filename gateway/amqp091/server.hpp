@@ -16,7 +16,7 @@
 namespace posthorn::amqp091 {
 
 struct server_settings {
-  std::string version;        // of the product, as clients are told
+  std::string version{};      // of the product, as clients are told
   std::string host = "*";     // "*": all addresses, IPv6 and IPv4
   std::uint16_t port = 5672;  // 0: any free one
   std::chrono::seconds heartbeat{60};

@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 # From the bottom up. A file may include its own floor and those below it.
-FLOORS = ["mailbox", "persist", "actors", "posthorn", "cluster", "gateway", "node"]
+FLOORS = ["mailbox", "persist", "actors", "cluster", "gateway", "posthorn", "node"]
 
 # What a floor never includes, whatever library brings it.
 BARRED = {
