@@ -11,6 +11,7 @@
 
 #include <caf/send.hpp>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
@@ -55,6 +56,7 @@ public:
       const std::lock_guard guard{mutex_};
       current_.swap(waiting_);
       if (current_.empty()) {
+        in_hand_.store(0, std::memory_order_relaxed);
         woken_ = false;
         // A burst must not hold memory for ever.
         if (current_.capacity() > capacity_kept) current_.shrink_to_fit();
@@ -63,6 +65,7 @@ public:
       }
     }
     ++attempts_;
+    in_hand_.store(current_.size() - next_, std::memory_order_relaxed);
     return &current_[next_];
   }
   // How often the message of now was given out.
@@ -87,6 +90,7 @@ public:
     current_.clear();
     waiting_.clear();
     next_ = 0;
+    in_hand_.store(0, std::memory_order_relaxed);
     return rest;
   }
 
@@ -100,10 +104,10 @@ public:
     return true;
   }
 
-  // How many wait, about.
+  // How many wait, about, with the one that is being handled.
   [[nodiscard]] std::size_t depth() const {
     const std::lock_guard guard{mutex_};
-    return waiting_.size();
+    return waiting_.size() + in_hand_.load(std::memory_order_relaxed);
   }
   [[nodiscard]] worker_actor worker() const {
     const std::lock_guard guard{mutex_};
@@ -123,6 +127,7 @@ private:
   std::vector<Message> current_;
   std::size_t next_ = 0;
   std::uint32_t attempts_ = 0;
+  std::atomic<std::size_t> in_hand_{0};  // of current_, for others to see
 };
 
 }  // namespace posthorn

@@ -147,8 +147,10 @@ struct delete_queue {
   request_token token = 0;
   bool if_unused = false, if_empty = false;
 };
-// The node stops: write what is still to be written, then end.
-struct finish_queue {};
+// To one actor of the mailbox, and not to its successor: write what is still to be written, then end.
+struct finish_queue {
+  caf::actor_addr who;
+};
 // The vhost has removed the queue durably: tell everyone, then end. Nobody else may have the port any more.
 struct queue_removed_now {
   std::shared_ptr<queue_port> self;

@@ -114,7 +114,9 @@ public:
     }
     retrying_ = finishing_ = false;
     expiry_armed_ = 0;
-    for (auto& [id, p] : peers_) self_->monitor(p.handle);
+    if (!who_) {
+      for (auto& [id, p] : peers_) self_->monitor(p.handle);
+    }
     if (turns_from_ != 0) {
       const auto left = std::max<std::int64_t>(0, turns_from_ - wall_clock());
       self_->delayed_send(self_, std::chrono::milliseconds{left + 1}, tick{turn_tick});
@@ -359,7 +361,8 @@ private:
     for (const auto& w : std::exchange(deletions_, {})) self_->send(w.from, reply{w.token, message.why});
   }
 
-  void handle(finish_queue&) {
+  void handle(finish_queue& message) {
+    if (message.who != self_->address()) return;
     finishing_ = true;
     run();
   }
@@ -617,7 +620,9 @@ private:
     if (added) {
       found->second.id = id;
       found->second.handle = handle;
-      self_->monitor(handle);
+      // A durable actor has no consumers that might be lost; and each watch would stay with the watched connection when
+      // the actor has long fallen asleep.
+      if (!who_) self_->monitor(handle);
     }
     return found->second;
   }
@@ -718,8 +723,8 @@ child_definition child_of(node_context& node, const std::shared_ptr<queue_port>&
     const auto alive = weak.lock();
     return alive ? start_worker(node.system, alive) : caf::actor{};
   };
-  child.stop = [weak](const caf::actor&) {
-    if (const auto alive = weak.lock()) alive->post(finish_queue{});
+  child.stop = [weak](const caf::actor& running) {
+    if (const auto alive = weak.lock()) alive->post(finish_queue{running.address()});
   };
   child.figures = [weak]() -> actor_figures {
     const auto alive = weak.lock();

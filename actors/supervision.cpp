@@ -853,6 +853,8 @@ result<void> supervision::delete_child(std::string_view name) { return core_->re
 strategy supervision::how() const noexcept { return core_->how_; }
 std::size_t supervision::children_count() const noexcept { return core_->children_.size(); }
 std::size_t supervision::active_count() const noexcept { return core_->active_; }
+bool supervision::is_steady() const noexcept { return std::holds_alternative<working>(core_->phase_); }
+bool supervision::is_ending() const noexcept { return std::holds_alternative<ending>(core_->phase_); }
 bool supervision::is_finished() const noexcept { return std::holds_alternative<gone>(core_->phase_); }
 
 namespace {

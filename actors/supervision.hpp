@@ -278,6 +278,10 @@ public:
   [[nodiscard]] std::size_t children_count() const noexcept;
   // Starting, running or stopping.
   [[nodiscard]] std::size_t active_count() const noexcept;
+  // No group of children starts or stops just now.
+  [[nodiscard]] bool is_steady() const noexcept;
+  // It stops everything, and will finish.
+  [[nodiscard]] bool is_ending() const noexcept;
   [[nodiscard]] bool is_finished() const noexcept;
   [[nodiscard]] std::optional<child_status> find_child(std::string_view name) const;
   // In the order in which they start.

@@ -178,6 +178,7 @@ caf::actor supervisor::start_actor(const std::shared_ptr<supervisor>& parent, co
       // Of what was said before, only new children are of interest to a supervisor that starts.
       std::erase_if(notes_, [](const note& n) { return !std::holds_alternative<add_note>(n); });
       notes_.emplace_front(begin_note{});
+      for (auto& add : std::exchange(refused_, {})) notes_.emplace_back(std::move(add));
       // Children that came at run time come back, too: they are what their supervisor is for.
       for (auto s = seats_.begin(); s != seats_.end();) {
         if (core_->find_child(s->first)) {
@@ -260,6 +261,7 @@ void supervisor::work(const std::function<void(std::chrono::milliseconds)>& wake
   supervision_effects fx;
   for (;;) {
     fx.list.clear();
+    bool was_add = false;
     std::optional<supervision::time_point> wake;
     {
       const std::lock_guard guard{mutex_};
@@ -270,6 +272,7 @@ void supervisor::work(const std::function<void(std::chrono::milliseconds)>& wake
       } else if (!notes_.empty()) {
         auto n = std::move(notes_.front());
         notes_.pop_front();
+        was_add = std::holds_alternative<add_note>(n);
         apply(n, fx);
       } else {
         woken_ = false;
@@ -286,6 +289,10 @@ void supervisor::work(const std::function<void(std::chrono::milliseconds)>& wake
     }
     carry_out(fx, quit);
     report_start();
+    const std::lock_guard guard{mutex_};
+    if (!refused_.empty() && !was_add && !finished_) {
+      for (auto& add : std::exchange(refused_, {})) notes_.emplace_back(std::move(add));
+    }
   }
 }
 
@@ -297,7 +304,10 @@ void supervisor::apply(note& n, supervision_effects& fx) {
   } else if (auto* started = std::get_if<started_note>(&n)) {
     core_->started(started->name, now, fx);
   } else if (auto* failed = std::get_if<start_failed_note>(&n)) {
-    if (const auto s = seats_.find(failed->name); s != seats_.end()) ++s->second->incarnation;
+    if (const auto s = seats_.find(failed->name); s != seats_.end()) {
+      ++s->second->incarnation;
+      s->second->handle = nullptr;
+    }
     ended_.push_back(failed->name);
     core_->start_failed(failed->name, std::move(failed->why), now, fx);
   } else if (auto* ended = std::get_if<ended_note>(&n)) {
@@ -306,14 +316,28 @@ void supervisor::apply(note& n, supervision_effects& fx) {
     auto& s = *found->second;
     s.handle = nullptr;
     ended_.push_back(ended->name);
-    if (std::exchange(s.restart_wanted, false) && !ended->why.abnormal()) {
-      ended->why = {exit_kind::error, "an operator asked for a restart"};
-    }
     const auto status = core_->find_child(ended->name);
+    if (const auto& sub = s.definition.as_supervisor;
+        sub && status &&
+        (!core_->is_steady() || status->state == child_state::starting ||
+         status->state == child_state::stopping)) {
+      // Only its actor is gone, in the middle of what it was told to do: another one goes on with that.
+      const std::lock_guard sub_guard{sub->mutex_};
+      if (!sub->finished_) {
+        to_revive_.push_back(ended->name);
+        return;
+      }
+    }
     if (status && status->state == child_state::starting) {
       core_->start_failed(ended->name, std::move(ended->why), now, fx);
     } else {
       core_->ended(ended->name, std::move(ended->why), now, fx);
+    }
+    if (std::exchange(s.restart_wanted, false)) {
+      if (const auto now_is = core_->find_child(ended->name);
+          now_is && now_is->state == child_state::stopped) {
+        (void)core_->restart_child(ended->name, now, fx);
+      }
     }
   } else if (auto* add = std::get_if<add_note>(&n)) {
     const auto name = add->child.spec.name;
@@ -328,6 +352,10 @@ void supervisor::apply(note& n, supervision_effects& fx) {
     }
     const auto done = add->running ? core_->adopt_child(add->child.spec, now, fx)
                                    : core_->add_child(add->child.spec, now, fx);
+    if (!done && (done.error().code == errc::overloaded || core_->is_ending())) {
+      refused_.push_back(std::move(*add));
+      return;
+    }
     if (!done) {
       fx.list.emplace_back(supervision_effects::event{supervision_effects::event_kind::start_failed,
                                                       name,
@@ -342,18 +370,41 @@ void supervisor::apply(note& n, supervision_effects& fx) {
     seats_.emplace(name, std::move(made));
     if (add->running) adopted_.emplace_back(name, add->running);
   } else if (auto* restart = std::get_if<restart_note>(&n)) {
-    const auto done = core_->restart_child(restart->name, now, fx);
-    if (!done) {
-      fx.list.emplace_back(supervision_effects::event{supervision_effects::event_kind::start_failed,
-                                                      restart->name,
-                                                      {exit_kind::start_failed, done.error().text},
-                                                      0});
-    }
+    restart_child(restart->name, fx);
   } else if (auto* overran = std::get_if<overran_note>(&n)) {
     core_->overran(overran->name, overran->took, now, fx);
   } else {
     core_->shut_down(now, fx);
   }
+}
+
+// Under the lock. By an operator's wish, so nothing of it counts as a failure.
+void supervisor::restart_child(const std::string& name, supervision_effects& fx) {
+  const auto now = std::chrono::steady_clock::now();
+  const auto found = seats_.find(name);
+  const auto status = core_->find_child(name);
+  if (found == seats_.end() || !status) return;
+  result<void> done;
+  if (status->state == child_state::stopped || status->state == child_state::failed) {
+    done = core_->restart_child(name, now, fx);
+  } else if (core_->how() == strategy::dynamic) {
+    // It is forgotten when it has ended, and added anew.
+    done = core_->terminate_child(name, now, fx);
+    if (done) waiting_for_end_[name].push_front(add_note{found->second->definition, {}});
+    ended_.push_back(name);
+  } else {
+    found->second->restart_wanted = true;
+    done = core_->terminate_child(name, now, fx);
+    if (const auto now_is = core_->find_child(name);
+        done && now_is && now_is->state == child_state::stopped) {
+      found->second->restart_wanted = false;
+      done = core_->restart_child(name, now, fx);
+    }
+  }
+  if (done) return;
+  found->second->restart_wanted = false;
+  fx.list.emplace_back(supervision_effects::event{
+      supervision_effects::event_kind::start_failed, name, {exit_kind::start_failed, done.error().text}, 0});
 }
 
 void supervisor::carry_out(supervision_effects& fx, const std::function<void(const failure&)>& quit) {
@@ -388,10 +439,15 @@ void supervisor::carry_out(supervision_effects& fx, const std::function<void(con
       if (on_finished) on_finished(end.why);
     }
   }
-  for (const auto& [name, running] : std::exchange(adopted_, {})) {
-    running->attach_functor([weak = weak_from_this(), adopted = name](const caf::error& why) {
-      if (const auto self = weak.lock()) self->tell(ended_note{adopted, 1, failure_from(why)});
-    });
+  for (const auto& [name, running] : std::exchange(adopted_, {})) watch(running, name, 1);
+  for (const auto& name : std::exchange(to_revive_, {})) {
+    seat& s = *seats_.at(name);
+    const auto handle = s.definition.as_supervisor->start_actor(shared_from_this(), name);
+    {
+      const std::lock_guard guard{mutex_};
+      s.handle = handle;
+    }
+    watch(handle, name, s.incarnation);
   }
   // Children that the core has forgotten.
   const std::lock_guard guard{mutex_};
@@ -447,6 +503,10 @@ void supervisor::start_child(const std::string& name) {
     tell(started_note{name});
   }
   // Last, for it may have ended already, and that has to be heard after its start.
+  watch(handle, name, incarnation);
+}
+
+void supervisor::watch(const caf::actor& handle, const std::string& name, std::uint64_t incarnation) {
   handle->attach_functor([weak = weak_from_this(), name, incarnation](const caf::error& reason) {
     if (const auto self = weak.lock()) self->tell(ended_note{name, incarnation, failure_from(reason)});
   });
@@ -506,6 +566,7 @@ void supervisor::report_start() {
     const std::lock_guard guard{mutex_};
     if (!starting_ || finished_) return;
     bool all = true;
+    if (core_->is_ending()) return;  // a child did not start
     if (core_->how() != strategy::dynamic) {
       core_->for_each_child([&](const child_status& c) {
         if (c.state == child_state::waiting || c.state == child_state::starting) all = false;
@@ -593,22 +654,12 @@ result<void> supervisor::restart(std::string_view path) {
   if (!at) return at.error();
   if (at->name.empty()) return kill(path);  // a root never ends but with the node
   const auto of = std::const_pointer_cast<supervisor>(at->of);
-  std::shared_ptr<supervisor> sub;
-  caf::actor handle;
   {
     const std::lock_guard guard{of->mutex_};
-    const auto found = of->seats_.find(at->name);
-    if (found == of->seats_.end()) return overloaded("the actor " + std::string{path} + " has just ended");
-    auto& s = *found->second;
-    sub = s.definition.as_supervisor;
-    handle = s.handle;
-    if (handle) s.restart_wanted = true;
+    if (!of->seats_.contains(at->name))
+      return overloaded("the actor " + std::string{path} + " has just ended");
   }
-  if (!handle) {
-    of->tell(restart_note{at->name});
-  } else {
-    of->stop_child(at->name, false);
-  }
+  of->tell(restart_note{at->name});
   return {};
 }
 

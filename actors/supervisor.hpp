@@ -172,6 +172,8 @@ private:
   void apply(note& n, supervision_effects& fx);
   void carry_out(supervision_effects& fx, const std::function<void(const failure&)>& quit);
   void start_child(const std::string& name);
+  void restart_child(const std::string& name, supervision_effects& fx);
+  void watch(const caf::actor& handle, const std::string& name, std::uint64_t incarnation);
   void stop_child(const std::string& name, bool by_force);
   void report_start();
   void look_for_overruns();
@@ -198,6 +200,8 @@ private:
   std::deque<note> notes_;
   std::vector<std::pair<std::string, caf::actor>> adopted_;  // to be watched
   std::vector<std::string> ended_;                           // and may be forgotten by the core
+  std::vector<std::string> to_revive_;  // supervisors that lost their actor in the middle of something
+  std::deque<add_note> refused_;        // for now: children to be added when the core can take them
   caf::actor actor_;
   std::weak_ptr<supervisor> parent_;
   std::string name_;

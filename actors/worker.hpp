@@ -92,6 +92,7 @@ private:
       for (int n = 0; n < messages_per_turn; ++n) {
         auto* message = p.in.next();
         if (message == nullptr) return p.logic().on_idle();
+        p.status.busy_since.store(actor_status::now(), std::memory_order_relaxed);
         if (p.in.attempts() > attempts_max) {
           p.logic().discard(*message);
         } else {

@@ -30,10 +30,11 @@ bool lies_in(std::span<const sequence_range> ranges, sequence at) noexcept {
                      [at](const auto& range) { return range.first <= at && at <= range.last; });
 }
 
-void count(recovered_mailbox& m, sequence at, const envelope& message) noexcept {
+void count(recovered_mailbox& m, sequence at, const envelope& message, std::int64_t expires_at) noexcept {
   if (m.count++ == 0) m.first = at;
   m.last = at;
   m.size += message.body().size();
+  m.expires = m.expires || expires_at != 0;
 }
 
 std::string sentence_on(const std::filesystem::path& directory, std::string_view what) {
@@ -339,7 +340,7 @@ result<recovered_store> store::recover() {
         if (r->transient) {
           transient.emplace_back(mailbox, at);
         } else {
-          count(*m, at, *r->message);
+          count(*m, at, *r->message, r->expires_at);
           ++out.message_count;
         }
       }
@@ -661,7 +662,7 @@ result<recovered_mailbox> store::survey(mailbox_id mailbox) const {
     if (lies_in(*graves, at)) continue;
     const auto r = read_message((*item)->value, mailbox, at);
     if (!r) return r.error();
-    count(out, at, *r->message);
+    count(out, at, *r->message, r->expires_at);
   }
   if (!item) return item.error();
   out.used = std::max(out.used, out.last);
