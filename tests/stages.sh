@@ -162,7 +162,7 @@ stage_e2e() {
   [[ ! -x /usr/bin/python3 ]] || python=/usr/bin/python3
   local tests=$build_dir/tests
   PYTHONDONTWRITEBYTECODE=1 "$python" tests/e2e/run.py --prefix "$installed" \
-    --faulty-node "$build_dir/node/faulty_node" --loader "$tests/e2e/loader" \
+    --examples "$build_dir/examples" --faulty-node "$build_dir/node/faulty_node" --loader "$tests/e2e/loader" \
     --powercut "$tests/powercut/powercut.so" --powercut-selftest "$tests/powercut/powercut_selftest" 2>&1 |
     tee "$log" || status=$?
   if read -r passed failed < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2/p' "$log" | tail -n 1); then

@@ -18,7 +18,7 @@ sys.dont_write_bytecode = True  # an installed tree stays as it was
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness  # noqa: E402
 
-TOPICS = ["settings", "clients", "protocol", "closes", "lifecycle", "badinput", "crash", "fire", "powercut", "faults", "memory"]
+TOPICS = ["settings", "clients", "protocol", "closes", "lifecycle", "badinput", "crash", "fire", "bank", "examples", "powercut", "faults", "memory"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -121,6 +121,7 @@ def main():
     parser.add_argument("--faulty-node", metavar="PATH", help="posthornd built with its defects on demand")
     parser.add_argument("--powercut", metavar="PATH", help="the power cut layer (compiled here if not given)")
     parser.add_argument("--powercut-selftest", metavar="PATH", help="its self-test (compiled here if not given)")
+    parser.add_argument("--examples", metavar="DIR", help="where the examples were built")
     parser.add_argument("--loader", metavar="PATH", help="the load driver (compiled here if not given)")
     parser.add_argument("--peer", type=int, metavar="PORT", help="check the tests against a broker that runs already")
     parser.add_argument("--list", action="store_true", help="print the tests' names")
