@@ -105,8 +105,6 @@ response unauthorized(std::string_view reason) {
 // Nothing, when the asker may look.
 std::optional<response> refusal(const broker_view& broker, const request& asked) {
   if (asked.authorization.empty()) return unauthorized("a user and a password are needed");
-  // Nobody knows its users before.
-  if (const auto reason = broker.unhealthy_reason()) return error_response(503, *reason);
   const auto who = parse_basic_authorization(asked.authorization);
   if (!who) return unauthorized("the authorization is not of the kind Basic");
   switch (broker.authenticate(who->user, who->password, is_loopback(asked.remote))) {
@@ -115,6 +113,8 @@ std::optional<response> refusal(const broker_view& broker, const request& asked)
       return unauthorized("the user " + who->user + " may log in from the node's own machine only");
     case login::refused: break;
   }
+  // A node that is starting knows no users yet.
+  if (const auto reason = broker.unhealthy_reason()) return error_response(503, *reason);
   return unauthorized("wrong user or password");
 }
 

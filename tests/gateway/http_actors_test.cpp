@@ -267,7 +267,8 @@ TEST_CASE("a query is split at '&' and '=' before it is decoded", "[http][query]
   CHECK(percent_decoded("%252F") == "%2F");
 }
 
-TEST_CASE("what befell the actors is told, the newest first and no more than was asked for", "[http][actors]") {
+TEST_CASE("what befell the actors is told, the newest first and no more than was asked for",
+          "[http][actors]") {
   const api api;
   const auto both = json::parse(api.get("/api/actors/events").body).as_array();
   REQUIRE(both.size() == 2);
