@@ -243,6 +243,9 @@ void server::stop(std::chrono::milliseconds patience) {
   impl_->acceptor_io.stop();
   impl_->acceptor_thread.join();
   impl_->acceptors.clear();
+  // An accept that was cancelled holds a socket of a worker, which it lets go of in its handler.
+  impl_->acceptor_io.restart();
+  impl_->acceptor_io.poll();
   impl_->workers.clear();
 }
 
