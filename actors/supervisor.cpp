@@ -171,12 +171,16 @@ caf::actor supervisor::start_actor(const std::shared_ptr<supervisor>& parent, co
     parent_ = parent;
     name_ = name;
     if (!core_ || finished_) {
+      const bool first = !core_;
       std::random_device random;
       core_.emplace(std::move(supervision::make(spec_, random()).value()));
       finished_ = false;
       starting_ = true;
       // Of what was said before, only new children are of interest to a supervisor that starts.
-      std::erase_if(notes_, [](const note& n) { return !std::holds_alternative<add_note>(n); });
+      // And one that was told to stop before it ever started will stop.
+      std::erase_if(notes_, [first](const note& n) {
+        return !std::holds_alternative<add_note>(n) && !(first && std::holds_alternative<shut_down_note>(n));
+      });
       notes_.emplace_front(begin_note{});
       for (auto& add : std::exchange(refused_, {})) notes_.emplace_back(std::move(add));
       // Children that came at run time come back, too: they are what their supervisor is for.

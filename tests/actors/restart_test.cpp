@@ -47,7 +47,7 @@ struct hearing {
   std::condition_variable news;
   std::vector<delivery> deliveries;
   std::map<std::uint64_t, int> settled, rejected;  // how often, by number
-  std::size_t settled_count = 0;
+  std::atomic<std::size_t> settled_count{0};
   std::map<request_token, std::vector<reply>> replies;
   std::vector<consumer_id> cancelled;
   bool closed = false;
