@@ -99,6 +99,7 @@ def cut_round(t, node, book, number, **options):
     poll("the moment has come", lambda: node.exited() or time.monotonic() > until, interval=0.005)
     ended_at = time.monotonic()
     told = power.cut()
+    poll("the cut has ended the node, which lets go of its directory", node.exited)
     order = None
     if running is not None:
         running.finish()
