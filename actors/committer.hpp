@@ -8,7 +8,7 @@
 //                                            found no room there
 //           write_topology  from a vhost  -> topology_written
 //           finish_committer from its supervisor: commits what came before, then ends
-//           supervision_event     from any supervisor: kept in the store with the next commit
+//           record_event    from the broker: an event of the tree, kept in the store with the next commit
 // Stops     the process when the store cannot be trusted any more.
 //
 // All that arrived while the last commit ran is in the next one.

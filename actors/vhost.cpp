@@ -18,8 +18,7 @@ class vhost_logic {
 public:
   vhost_logic(node_context& node, vhost_port& port) : node_{node}, port_{&port} {}
 
-  // Nothing is published, and nobody is answered, before a step is finished: so a step that an actor failed in is simply
-  // asked for again, and one that is being written will be answered to the successor.
+  // A step that is being written will be answered to the successor. After a failure, the process starts from the store.
   void begin(worker_actor::pointer self, bool after_failure) {
     self_ = self;
     if (after_failure) {
