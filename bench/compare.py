@@ -2,13 +2,17 @@
 """Measures Posthorn, a peer and this machine's ceiling with the same load, in turn, and prints the table of
 docs/performance.md.
 
-    bench/compare.py --posthornd PATH --amqpload PATH [--limit PATH] [--peer PORT] [--rounds 3] [--seconds 4]
+    bench/compare.py --posthornd PATH --bench PATH [--limit PATH] [--peer PORT [--peer-pid PID]] [--rounds 3] [--seconds 4]
+    bench/compare.py --posthornd PATH --amqpload PATH ...
 
-Posthorn and the ceiling are started on empty directories for every run; the peer has to run already. The load generator
-and the ceiling are not part of this repository: any program with the options and the result line below serves as the one,
-any AMQP broker with its port and directory as arguments as the other.
+Posthorn and the ceiling are started on empty directories for every run; the peer has to run already. `--bench` takes the
+program `posthorn` as load generator, and measures memory and declarations, too; the memory of the peer only if its process
+is named and on this machine. `--amqpload` takes another load generator, which is not part of this repository: any program
+with the options and the result line below serves. Neither is the ceiling: any AMQP broker with its port and directory as
+arguments.
 """
 import argparse
+import json
 import pathlib
 import re
 import shutil
@@ -27,6 +31,16 @@ CASES = [
     ("1 KiB transient, auto-ack, no confirms", ["--size", "1024", "--confirm", "0", "--transient", "--autoack"], "cons"),
     ("latency at 2,000/s, ack each", ["--size", "1024", "--rate", "2000", "--ackevery", "1"], "latency"),
 ]
+# With `posthorn bench` only. What is measured takes a broker of its own, without what a load left behind.
+MORE_CASES = [
+    ("resident, empty node", "resident"),
+    ("per idle connection with a channel", "connection"),
+    ("per idle durable queue", "queue"),
+    ("declare durable queue, one by one", "one_by_one"),
+    ("declare durable queue, pipelined", "pipelined"),
+]
+# The names that `posthorn bench` has for them.
+BENCH_OPTIONS = {"-c": "--consumers", "--autoack": "--auto-ack", "--ackevery": "--ack-every"}
 RESULT = re.compile(r"pub/s=(\d+) conf/s=(\d+) cons/s=(\d+) \| latency us (?:p50=(\d+) p99=(\d+))?")
 
 
@@ -46,19 +60,67 @@ def wait_for(port, seconds=20):
     raise SystemExit(f"nothing listens on port {port}")
 
 
-class System:
-    def __init__(self, name, command=None, port=None):
-        self.name, self.command, self.port = name, command, port
+class Amqpload:
+    def __init__(self, program):
+        self.program = program
 
-    def run(self, amqpload, options, seconds):
+    def measure(self, port, options, seconds):
+        out = subprocess.run([self.program, "--port", str(port), "--seconds", str(seconds), *options],
+                             capture_output=True, text=True, timeout=120)
+        found = RESULT.search(out.stdout)
+        if not found:
+            raise SystemExit(f"no result from the load generator: {out.stdout}{out.stderr}")
+        pub, conf, cons, p50, p99 = found.groups()
+        return {"pub": int(pub), "conf": int(conf), "cons": int(cons), "p50": int(p50 or 0), "p99": int(p99 or 0)}
+
+
+class Bench:
+    """`posthorn bench`."""
+
+    def __init__(self, program):
+        self.program = program
+
+    def run(self, port, *options):
+        out = subprocess.run([self.program, "--json", "bench", *options, "--uri", f"amqp://127.0.0.1:{port}"],
+                             capture_output=True, text=True, timeout=600)
+        if out.returncode != 0:
+            raise SystemExit(f"posthorn bench ended with {out.returncode}: {out.stdout}{out.stderr}")
+        return json.loads(out.stdout)
+
+    def measure(self, port, options, seconds):
+        found = self.run(port, "--seconds", str(seconds), *(BENCH_OPTIONS.get(each, each) for each in options))
+        rates, latency = found["per_second"], found["latency_us"]
+        return {"pub": rates["published"], "conf": rates["confirmed"], "cons": rates["consumed"],
+                "p50": latency["p50"], "p99": latency["p99"]}
+
+    def measure_more(self, port, pid):
+        """What the broker holds, and what declarations take. Of a process that nobody named, the memory is not known."""
+        memory = ["--broker-pid", str(pid)] if pid else []
+        idle = self.run(port, "--producers", "0", "--consumers", "0", "--idle-connections", "1000", "--idle-queues", "10000",
+                        *memory)["idle"]
+        declared = self.run(port, "declare", "--queues", "2000")
+        out = {name: declared[name]["per_second"] for name in ("one_by_one", "pipelined")}
+        if memory:
+            held = idle["memory_bytes"]
+            out |= {"resident": held["before"]["resident"], "connection": held["per_connection"]["resident"],
+                    "queue": held["per_queue"]["resident"]}
+        return out
+
+
+class System:
+    def __init__(self, name, command=None, port=None, pid=None):
+        self.name, self.command, self.port, self.pid = name, command, port, pid
+
+    def run(self, measure):
+        """What `measure(port, pid)` says of it."""
         if self.command is None:
-            return measure(amqpload, self.port, options, seconds)
+            return measure(self.port, self.pid)
         directory = pathlib.Path(tempfile.mkdtemp(prefix="posthorn-compare-"))
         port = free_port()
         process = subprocess.Popen(self.command(port, directory), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_for(port)
-            return measure(amqpload, port, options, seconds)
+            return measure(port, process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -69,30 +131,47 @@ class System:
             shutil.rmtree(directory)
 
 
-def measure(amqpload, port, options, seconds):
-    out = subprocess.run([amqpload, "--port", str(port), "--seconds", str(seconds), *options],
-                         capture_output=True, text=True, timeout=120)
-    found = RESULT.search(out.stdout)
-    if not found:
-        raise SystemExit(f"no result from the load generator: {out.stdout}{out.stderr}")
-    pub, conf, cons, p50, p99 = found.groups()
-    return {"pub": int(pub), "conf": int(conf), "cons": int(cons), "p50": int(p50 or 0), "p99": int(p99 or 0)}
+def more_cell(what, values):
+    if not values:
+        return "", None
+    median = statistics.median(values)
+    if what in ("one_by_one", "pipelined"):
+        return f"{median:,.0f}/s", median
+    return (f"{median / 1e6:.0f} MB" if what == "resident" else f"{median / 1e3:.1f} KB"), median
+
+
+def compare_more(load, systems, columns, has_peer, rounds):
+    """A ceiling has no connections and queues to speak of: its cells stay empty."""
+    results = {s.name: [s.run(load.measure_more) for _ in range(rounds)] for s in systems}
+    for name, what in MORE_CASES:
+        found = {s.name: more_cell(what, [r[what] for r in results[s.name] if what in r]) for s in systems}
+        cells = [found[s.name][0] for s in systems] + [""] * (columns - len(systems))
+        if has_peer:
+            ours, theirs = found["Posthorn"][1], found["peer"][1]
+            is_rate = what in ("one_by_one", "pipelined")
+            better = None if not ours or not theirs else ours / theirs if is_rate else theirs / ours
+            cells.append("" if better is None else f"{better:.1f} ×")
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posthornd", required=True)
-    parser.add_argument("--amqpload", required=True)
+    generator = parser.add_mutually_exclusive_group(required=True)
+    generator.add_argument("--bench", metavar="PATH", help="the program `posthorn`")
+    generator.add_argument("--amqpload", metavar="PATH")
     parser.add_argument("--limit")
     parser.add_argument("--peer", type=int, metavar="PORT")
+    parser.add_argument("--peer-pid", type=int, metavar="PID")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
     chosen = parser.parse_args()
+    load = Bench(chosen.bench) if chosen.bench else Amqpload(chosen.amqpload)
     systems = [System("Posthorn", lambda port, d: [chosen.posthornd, "--amqp", f"127.0.0.1:{port}", "--http",
                                                    f"127.0.0.1:{free_port()}", "--data-dir", str(d),
                                                    "--log-level", "error"])]
     if chosen.peer:
-        systems.append(System("peer", port=chosen.peer))
+        systems.append(System("peer", port=chosen.peer, pid=chosen.peer_pid))
     if chosen.limit:
         systems.append(System("ceiling", lambda port, d: [chosen.limit, str(port), str(d)]))
         systems.append(System("ceiling, sparing", lambda port, d: [chosen.limit, str(port), str(d), "elide"]))
@@ -102,7 +181,7 @@ def main():
         results = {s.name: [] for s in systems}
         for _ in range(chosen.rounds):
             for s in systems:
-                results[s.name].append(s.run(chosen.amqpload, options, chosen.seconds))
+                results[s.name].append(s.run(lambda port, _: load.measure(port, options, chosen.seconds)))
         cells = []
         for s in systems:
             if what == "latency":
@@ -118,6 +197,8 @@ def main():
             ratio = theirs / ours if what == "latency" else ours / theirs
             cells.append(f"{ratio:.1f} ×")
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    if chosen.bench:
+        compare_more(load, [s for s in systems if not s.name.startswith("ceiling")], len(systems), bool(chosen.peer), chosen.rounds)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 #include "mailbox/field_table.hpp"
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -10,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <system_error>
 #include <utility>
 
@@ -20,10 +22,6 @@ namespace amqp = amqp091;
 namespace {
 
 using namespace std::chrono_literals;
-
-// How long the broker may take to answer one method.
-constexpr auto answer_time = 30s;
-constexpr std::size_t receive_size = std::size_t{256} << 10U;
 
 std::string reason(int code) { return std::generic_category().message(code); }
 
@@ -62,6 +60,31 @@ std::string table_body(const field_table& table) {
   std::string out;
   encode_table(table, out);
   return out.substr(4);
+}
+
+// Connects, but for no longer than `patience`; 0, or what went wrong.
+int connect_within(int fd, const addrinfo& to, std::chrono::milliseconds patience) {
+  const int flags = ::fcntl(fd, F_GETFL);
+  ::fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+  if (::connect(fd, to.ai_addr, to.ai_addrlen) != 0) {
+    if (errno != EINPROGRESS) return errno;
+    const auto give_up_at = std::chrono::steady_clock::now() + patience;
+    pollfd waiting{fd, POLLOUT, 0};
+    while (true) {
+      const auto left =
+          std::chrono::ceil<std::chrono::milliseconds>(give_up_at - std::chrono::steady_clock::now());
+      const int ready = left.count() <= 0 ? 0 : ::poll(&waiting, 1, static_cast<int>(left.count()));
+      if (ready > 0) break;
+      if (ready == 0) return ETIMEDOUT;
+      if (errno != EINTR) return errno;
+    }
+    int code = 0;
+    socklen_t size = sizeof code;
+    if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size) != 0) return errno;
+    if (code != 0) return code;
+  }
+  ::fcntl(fd, F_SETFL, flags);
+  return 0;
 }
 
 struct address_list {
@@ -134,8 +157,9 @@ result<std::unique_ptr<amqp_client>> amqp_client::open(const amqp_address& addre
       continue;
     }
     std::unique_ptr<amqp_client> made{new amqp_client{fd}};
-    if (::connect(fd, one->ai_addr, one->ai_addrlen) != 0) {
-      why = reason(errno);
+    made->answer_time_ = address.answer_time;
+    if (const int failure = connect_within(fd, *one, address.answer_time); failure != 0) {
+      why = reason(failure);
       continue;
     }
     const int yes = 1;
@@ -178,6 +202,7 @@ result<void> amqp_client::handshake(const amqp_address& address) {
   method::connection_tune tune;
   if (!amqp::decode_as(answer_, tune)) return gone("its connection.tune is malformed");
   frame_max_ = tune.frame_max == 0 ? 131072 : std::min<std::uint32_t>(tune.frame_max, 131072);
+  channel_max_ = tune.channel_max;
   bytes.clear();
   method::connection_tune_ok tune_ok;
   tune_ok.channel_max = tune.channel_max;
@@ -201,18 +226,7 @@ result<void> amqp_client::send(std::string_view bytes) {
       continue;
     }
     if (errno == EINTR) continue;
-    if (errno != EAGAIN) {
-      // Why it closed may stand in what it sent before.
-      const int code = errno;
-      if (auto received = fill(); received && *received) {
-        while (true) {
-          auto frame = next();
-          if (!frame) return frame.error();
-          if (!*frame) break;
-        }
-      }
-      return gone(reason(code));
-    }
+    if (errno != EAGAIN) return why_gone(errno);
     pollfd waiting{fd_, POLLIN | POLLOUT, 0};
     if (::poll(&waiting, 1, -1) < 0 && errno != EINTR) return gone(reason(errno));
     if ((waiting.revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
@@ -229,31 +243,83 @@ result<bool> amqp_client::receive(std::chrono::milliseconds timeout) {
   return ready > 0 ? fill() : result<bool>{false};
 }
 
-// Appends what there is, and drops what was looked at already.
-result<bool> amqp_client::fill() {
-  if (at_ == received_.size()) {
-    received_.clear();
-    at_ = 0;
-  } else if (at_ > receive_size) {
-    received_.erase(0, at_);
-    at_ = 0;
+result<void> amqp_client::send_some(std::string_view& rest) {
+  while (!rest.empty()) {
+    const auto count = ::send(fd_, rest.data(), rest.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count > 0) {
+      rest.remove_prefix(static_cast<std::size_t>(count));
+      continue;
+    }
+    if (errno == EAGAIN) return {};
+    if (errno != EINTR) return why_gone(errno);
   }
-  const auto size = received_.size();
-  received_.resize(size + receive_size);
-  const auto count = ::recv(fd_, received_.data() + size, receive_size, MSG_DONTWAIT);
-  received_.resize(size + static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
-  if (count > 0) return true;
+  return {};
+}
+
+// Why the other side closed may stand in what it sent before.
+error amqp_client::why_gone(int code) {
+  if (auto received = fill(); received && *received) {
+    while (true) {
+      auto frame = next();
+      if (!frame) return frame.error();
+      if (!*frame) break;
+    }
+  }
+  return gone(reason(code));
+}
+
+// Reads what there is behind what was received before. What was looked at makes room for it; a frame that needs more
+// room gets it.
+result<bool> amqp_client::fill() {
+  if (at_ == end_) at_ = end_ = 0;
+  if (capacity_ - end_ < receive_size_) {
+    const auto kept = end_ - at_;
+    if (capacity_ - kept < receive_size_) {
+      const auto capacity = std::max(kept * 2, receive_size_ + kept);
+      auto larger = std::make_unique_for_overwrite<char[]>(capacity);
+      if (kept != 0) std::memcpy(larger.get(), received_.get() + at_, kept);
+      received_ = std::move(larger);
+      capacity_ = capacity;
+    } else if (kept != 0) {
+      std::memmove(received_.get(), received_.get() + at_, kept);
+    }
+    at_ = 0;
+    end_ = kept;
+  }
+  const auto count = ::recv(fd_, received_.get() + end_, capacity_ - end_, MSG_DONTWAIT);
+  if (count > 0) {
+    end_ += static_cast<std::size_t>(count);
+    return true;
+  }
   if (count == 0) return gone("without a word");
   if (errno == EAGAIN || errno == EINTR) return false;
   return gone(reason(errno));
 }
 
+void amqp_client::shrink() {
+  if (at_ != end_) return;
+  received_.reset();
+  capacity_ = at_ = end_ = 0;
+}
+
+result<void> amqp_client::open_channels(std::uint16_t last) {
+  if (channel_max_ != 0 && last > channel_max_) {
+    return refused("the broker allows " + std::to_string(channel_max_) + " channels per connection, not " +
+                   std::to_string(last));
+  }
+  for (std::uint16_t number = channel + 1; number <= last && number != 0; ++number) {
+    if (auto ok = call<amqp::method::channel_open_ok>(amqp::method::channel_open{}, number); !ok) return ok;
+  }
+  return {};
+}
+
 result<std::optional<amqp::frame>> amqp_client::next() {
   while (true) {
     amqp::frame frame;
-    const auto bytes = as_bytes(std::string_view{received_}.substr(at_));
+    const std::string_view unread{received_.get() + at_, end_ - at_};
+    const auto bytes = as_bytes(unread);
     // A broker that answers our protocol header with its own speaks another version.
-    if (bytes.size() >= 4 && std::string_view{received_}.substr(at_).starts_with("AMQP")) {
+    if (unread.starts_with("AMQP")) {
       return refused("the broker does not speak AMQP 0-9-1");
     }
     const auto status = amqp::decode_frame(bytes, std::max(frame_max_, 131072U), frame);
@@ -286,7 +352,7 @@ result<void> amqp_client::on_connection_method(std::span<const std::byte> payloa
 }
 
 result<void> amqp_client::expect(amqp::method_id id) {
-  const auto give_up_at = std::chrono::steady_clock::now() + answer_time;
+  const auto give_up_at = std::chrono::steady_clock::now() + answer_time_;
   while (true) {
     auto frame = next();
     if (!frame) return frame.error();
@@ -299,17 +365,16 @@ result<void> amqp_client::expect(amqp::method_id id) {
     }
     if (std::chrono::steady_clock::now() > give_up_at) {
       return error{errc::unreachable, "the broker did not answer with " + std::string{amqp::method_name(id)} +
-                                          " within " + std::to_string(answer_time.count()) + " s"};
+                                          " within " + std::to_string(answer_time_.count()) + " ms"};
     }
-    if (auto received = receive(100ms); !received) return received.error();
+    if (auto received = receive(std::min(100ms, answer_time_)); !received) return received.error();
   }
 }
 
-void amqp_client::close() {
+result<void> amqp_client::close() {
   amqp::method::connection_close goodbye;
   goodbye.reply_text = "done";
-  // A broker that is gone has nothing left to answer.
-  (void)call<amqp::method::connection_close_ok>(goodbye, 0);
+  return call<amqp::method::connection_close_ok>(goodbye, 0);
 }
 
 }  // namespace posthorn
