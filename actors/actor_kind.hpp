@@ -20,9 +20,32 @@
 #include <string>
 #include <string_view>
 
+namespace capnp {
+class MessageBuilder;
+}
+
 namespace posthorn {
 
 class raw_turn;
+
+// How a kind keeps events beside its state. The typed face sets the functions.
+struct event_journal {
+  // Changes a state by an event, a flat message. Throws what it likes.
+  using applier = std::function<void(capnp::MessageBuilder& state, std::span<const std::byte> event)>;
+
+  std::map<std::string, applier, std::less<>>
+      appliers;  // by the type id of the event; empty: there is no journal
+  // The state is written when so many events came since it was, at least; 0: never.
+  std::uint32_t snapshot_every = 100;
+  bool keep_events = false;  // also those that a written state has in it
+
+  // Puts a stored state into an empty builder; no bytes: that of a new actor.
+  std::function<void(capnp::MessageBuilder& to, std::span<const std::byte> stored)> load_state;
+  // Whether two stored states say the same.
+  std::function<bool(std::span<const std::byte> a, std::span<const std::byte> b)> same_state;
+
+  [[nodiscard]] bool on() const noexcept { return !appliers.empty(); }
+};
 
 enum class body_format : std::uint8_t { capnp, json };
 
@@ -34,6 +57,8 @@ struct actor_kind {
   // By the type id of the message, as "0x…" in 16 hexadecimal digits, and by the name of its struct.
   std::map<std::string, handler, std::less<>> handlers;
   std::uint32_t schema_version = 0;  // of the state; a state of a newer one is refused
+  event_journal journal;
+  std::size_t stash_max = 1000;  // messages that one actor may set aside
   mailbox_rules rules{.delivery_limit = 20};
   std::chrono::milliseconds idle_after{60'000};  // 0: they stay in memory
   child_spec supervision{

@@ -2,7 +2,9 @@
 
 #include "actors/actor_house.hpp"
 #include "actors/committer.hpp"
+#include "actors/event_bus.hpp"
 #include "actors/queue.hpp"
+#include "actors/simulation.hpp"
 #include "actors/supervisor.hpp"
 
 #include <caf/telemetry/collector/prometheus.hpp>
@@ -18,12 +20,15 @@ namespace posthorn {
 namespace {
 
 constexpr std::uint64_t disk_free_default = 50'000'000;
+// Of virtual time, until a test's node has stopped.
+constexpr auto stop_patience = std::chrono::minutes{10};
 
 struct node_config : caf::actor_system_config {
-  explicit node_config(unsigned threads) {
+  node_config(unsigned threads, const simulation* simulated) {
     // A worker that has nothing to do sleeps until it is woken. CAF's default, work stealing, polls with sleeps of
     // 50 µs in between, which every message that crosses an idle node would wait for.
-    set("caf.scheduler.policy", "sharing");
+    set("caf.scheduler.policy", simulated != nullptr ? "testing" : "sharing");
+    if (simulated != nullptr) caf::put(content, "posthorn.seed", simulated->seed());
     if (threads != 0) set("caf.scheduler.max-threads", static_cast<std::uint64_t>(threads));
     set("caf.logger.console.verbosity", "quiet");
     set("caf.logger.file.verbosity", "quiet");
@@ -65,19 +70,32 @@ node_counters::node_counters(caf::actor_system& system) {
 }
 
 struct broker::runtime {
-  runtime(unsigned threads, store& journal)
-      : config{threads}, system{std::make_unique<caf::actor_system>(config)}, context{*system, journal} {}
+  runtime(unsigned threads, store& journal, simulation* simulated)
+      : config{threads, simulated},
+        system{std::make_unique<caf::actor_system>(config)},
+        context{*system, journal},
+        bus{context} {
+    if (simulated == nullptr) return;
+    context.simulated = simulated;
+    context.clock = [simulated] { return simulated->now(); };
+    simulated->attach(*system);
+    // What a test has spawned and forgotten ends with it.
+    system->await_actors_before_shutdown(false);
+  }
   // The system waits for the last actor, and actors use the context: so the system goes first.
   ~runtime() {
     root.reset();
+    context.on_reminders = nullptr;
     context.house.reset();
     context.journal_port.reset();
+    if (context.simulated != nullptr) context.simulated->detach();
     system.reset();
   }
 
   node_config config;
   std::unique_ptr<caf::actor_system> system;
   node_context context;
+  event_bus bus;
   std::shared_ptr<supervisor> root;
   std::promise<failure> finished;  // the root
   std::atomic<bool> stopping{false};
@@ -87,7 +105,13 @@ broker::broker(broker_settings settings) : settings_{std::move(settings)} {
   if (!settings_.log) settings_.log = [](node_context::severity, const std::string&) {};
 }
 
-broker::~broker() { stop(); }
+broker::~broker() {
+  if (settings_.simulated != nullptr) {
+    abandon();
+  } else {
+    stop();
+  }
+}
 
 caf::actor_system& broker::system() noexcept { return *runtime_->system; }
 node_context& broker::context() noexcept { return runtime_->context; }
@@ -102,11 +126,13 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
 
   std::unique_ptr<broker> made{new broker{std::move(settings)}};
   const auto& s = made->settings_;
-  auto opened = store::open({s.data_directory, s.map_size, !s.faults.skip_fsync,
-                             s.faults.crash_at.empty() ? std::function<void(std::string_view)>{}
-                                                       : [self = made.get()](std::string_view point) {
-                                                           self->runtime_->context.reached(point);
-                                                         }});
+  std::function<void(std::string_view)> at_point;
+  if (!s.faults.crash_at.empty() || s.simulated != nullptr) {
+    at_point = [self = made.get()](std::string_view point) {
+      if (self->runtime_) self->runtime_->context.reached(point);
+    };
+  }
+  auto opened = store::open({s.data_directory, s.map_size, !s.faults.skip_fsync, std::move(at_point)});
   if (!opened) return opened.error();
   made->store_ = std::move(*opened);
   auto recovered = made->store_->recover();
@@ -114,7 +140,7 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
   made->messages_at_start_ = recovered->message_count;
 
   const unsigned threads = s.threads != 0 ? s.threads : std::max(1U, std::thread::hardware_concurrency());
-  made->runtime_ = std::make_unique<runtime>(threads, *made->store_);
+  made->runtime_ = std::make_unique<runtime>(threads, *made->store_, s.simulated);
   auto& node = made->runtime_->context;
   node.faults = s.faults;
   node.limits.resident_max = s.memory_messages_max;
@@ -123,8 +149,9 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
     node.disk_free_min = std::min(disk_free_default, made->store_->space(false).disk_size / 20);
   }
   node.log = s.log;
-  node.on_fatal = [log = s.log](const std::string& what) {
+  node.on_fatal = [log = s.log, simulated = s.simulated](const std::string& what) {
     log(node_context::severity::error, what);
+    if (simulated != nullptr) simulated->give_up(what);
     std::_Exit(70);  // EX_SOFTWARE: what is on disk is consistent, so the next start goes on from there
   };
   node.on_disk_low = [self = made.get()](bool low) {
@@ -171,6 +198,7 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
     if (!r->stopping) fatal("the supervision tree gave up: " + why.reason);
     r->finished.set_value(why);
   });
+  if (s.simulated != nullptr) s.simulated->run();
   if (auto started = made->runtime_->root->wait_until_started(); !started) return started.error();
   return made;
 }
@@ -179,7 +207,37 @@ void broker::stop() {
   if (!runtime_) return;
   runtime_->stopping = true;
   runtime_->root->shut_down();
-  runtime_->finished.get_future().wait();
+  auto finished = runtime_->finished.get_future();
+  if (auto* simulated = settings_.simulated) {
+    const auto is_finished = [&] {
+      return finished.wait_for(std::chrono::seconds{0}) == std::future_status::ready;
+    };
+    expects(simulated->advance_until(stop_patience, is_finished), "a node that is told to stop stops");
+  }
+  finished.wait();
+  runtime_->bus.close();  // what subscribers do may still need the rest
+  vhosts_.clear();
+  runtime_.reset();
+  store_.reset();
+}
+
+void broker::abandon() {
+  if (!runtime_) return;
+  drop_unfinished_effects();
+  auto& house = runtime_->context.house;
+  std::vector<std::shared_ptr<queue_port>> ports;
+  if (house) {
+    std::vector<std::string> names;
+    house->each_awake([&](const std::string& name, const queue_port&) { names.push_back(name); });
+    for (const auto& name : names) ports.push_back(house->find(name));
+  }
+  for (const auto& [name, vhost] : vhosts_) {
+    vhost->snapshot()->for_each_queue([&](const queue_ptr& queue) {
+      if (queue->port && !queue->of_actor) ports.push_back(port_of(*queue).shared_from_this());
+    });
+  }
+  for (const auto& port : ports) port->abandon();
+  ports.clear();
   vhosts_.clear();
   runtime_.reset();
   store_.reset();
@@ -191,11 +249,12 @@ void broker::on_supervision_event(const supervision_event& event) {
   using kind = supervision_effects::event_kind;
   auto& node = runtime_->context;
   node.counters.count(event.kind);
+  runtime_->bus.publish(event);
   const bool comes_and_goes = event.kind == kind::started || event.kind == kind::stopped;
   // That one of many came or went would crowd out what matters.
   if (!comes_and_goes || !event.of_dynamic) {
     node.to_journal(record_event{
-        {0, event.at, event.path, std::string{to_string(event.kind)}, event.why.reason, event.restarts}});
+        {0, node.now(), event.path, std::string{to_string(event.kind)}, event.why.reason, event.restarts}});
   }
   if (comes_and_goes) {
     // Connections come and go; only what has failed once is worth a line when it starts.
@@ -230,6 +289,8 @@ void broker::on_alarm(std::function<void(bool, const std::string&)> listener) {
   if (alarm_listener_ && runtime_->context.disk_low) alarm_listener_(true, "low on disk");
 }
 
+event_bus& broker::bus() noexcept { return runtime_->bus; }
+
 result<std::vector<tree_event>> broker::events(std::size_t count_max) const {
   return store_->read_events(UINT64_MAX, count_max);
 }
@@ -253,21 +314,30 @@ std::string broker::metrics() const {
            std::to_string(value) + "\n";
   };
   std::uint64_t queues = 0, ready = 0, held = 0, consumers = 0, resident = 0, exchanges = 0, bindings = 0;
+  const auto add = [&](const queue_port& port) {
+    ready += port.ready.load(std::memory_order_relaxed);
+    held += port.held.load(std::memory_order_relaxed);
+    consumers += port.consumers.load(std::memory_order_relaxed);
+    resident += port.resident.load(std::memory_order_relaxed);
+  };
   for (const auto& [name, vhost] : vhosts_) {
     const auto snapshot = vhost->snapshot();
     queues += snapshot->queue_count();
     exchanges += snapshot->exchange_count();
     bindings += snapshot->binding_count();
     snapshot->for_each_queue([&](const queue_ptr& queue) {
-      if (!queue->port) return;
-      const auto& port = port_of(*queue);
-      ready += port.ready.load(std::memory_order_relaxed);
-      held += port.held.load(std::memory_order_relaxed);
-      consumers += port.consumers.load(std::memory_order_relaxed);
-      resident += port.resident.load(std::memory_order_relaxed);
+      if (queue->of_actor) --queues;
+      if (!queue->of_actor && queue->port) add(port_of(*queue));
     });
   }
+  std::uint64_t awake = 0;
+  runtime_->context.house->each_awake([&](const std::string&, const queue_port& port) {
+    if (!port.durable) return;  // of a client that waits for answers
+    ++awake;
+    add(port);
+  });
   line("posthorn_queues", "gauge", "Queues.", queues);
+  line("posthorn_durable_actors_awake", "gauge", "Durable actors that are in memory.", awake);
   line("posthorn_exchanges", "gauge", "Exchanges.", exchanges);
   line("posthorn_bindings", "gauge", "Bindings.", bindings);
   line("posthorn_consumers", "gauge", "Consumers.", consumers);

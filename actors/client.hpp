@@ -1,17 +1,21 @@
-// Code outside of the actors that sends to them: a program's main thread, a test, a gateway of its own.
+// Code outside of the actors that uses the node: a program's main thread, a test, a gateway of its own. It sends, asks,
+// publishes, and changes what exchanges and queues there are.
 //
 // Ownership   holds its broker's context by reference: it goes before the broker stops.
-// Threads     any, several at a time.
-// Errors      `refused`: nothing has this name; `overloaded`: the mailbox refused the message, or the deadline passed.
+// Threads     any, several at a time. Whatever waits must not be called in an actor.
+// Errors      `refused`: it will never work, and the text says why; `overloaded`: the mailbox refused the message, or the
+//             deadline passed.
 #pragma once
 
 #include "actors/broker.hpp"
 #include "actors/turn.hpp"
+#include "mailbox/topology.hpp"
 
 #include <chrono>
 #include <functional>
 #include <future>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -24,11 +28,23 @@ public:
   client(const client&) = delete;
   client& operator=(const client&) = delete;
 
-  // The future is ready when the message is durable, or was refused.
+  // To an actor ("kind/id") or a queue. The future is ready when the message is durable, or was refused.
   [[nodiscard]] std::future<result<void>> send_raw(std::string_view to, const typed_message& m);
-  // Sends it and waits for the answer; one that comes after the deadline is dropped. Not to be called in an actor.
-  [[nodiscard]] result<envelope_ptr> ask_raw(std::string_view to, const typed_message& m,
-                                             std::chrono::milliseconds deadline);
+  // To wherever the exchange leads; nowhere is no error. The future is ready when all of its mailboxes have it durably.
+  [[nodiscard]] std::future<result<void>> publish_raw(std::string_view exchange, std::string_view key,
+                                                      const typed_message& m);
+  // Sends it; the future has the answer, or says that none came in time. One that comes after the deadline is dropped.
+  [[nodiscard]] std::future<result<envelope_ptr>> ask_raw(std::string_view to, const typed_message& m,
+                                                          std::chrono::milliseconds deadline);
+
+  // In the vhost "/". Each is done, durably, when its future is ready; the rules and their texts are AMQP's.
+  [[nodiscard]] std::future<result<void>> declare(declare_exchange command);
+  [[nodiscard]] std::future<result<void>> declare(declare_queue command);
+  [[nodiscard]] std::future<result<void>> remove(delete_exchange command);
+  [[nodiscard]] std::future<result<void>> add(bind command);
+  [[nodiscard]] std::future<result<void>> remove(unbind command);
+  // One message of a queue, acknowledged; null: it is empty.
+  [[nodiscard]] std::future<result<envelope_ptr>> take(std::string_view queue);
 
 private:
   struct state;

@@ -5,31 +5,50 @@
 #pragma once
 
 #include "actors/outgoing.hpp"
+#include "actors/volatile_timers.hpp"
 #include "mailbox/mailbox.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace posthorn {
+
+// What a turn may ask about beside its message.
+struct occasion {
+  std::int64_t now = 0;                     // milliseconds since 1970
+  std::size_t stashed = 0;                  // messages that are set aside
+  const volatile_timers* timers = nullptr;  // that are set
+  // Whose message it is, and not one of the mailbox; empty: it is. Such a message has no place and never comes again.
+  std::string_view timer{};
+  std::int64_t timer_due = 0;  // milliseconds since 1970
+};
 
 class inhabitant {
 public:
   enum class verdict : std::uint8_t {
     done,      // the message is gone, with the transaction that has what was sent and the state
+    stashed,   // the message is set aside; what was sent and the state count
     rejected,  // it goes to the dead letters
     failed,    // there is no trace of the turn; the message comes again, and the actor is started anew
   };
+  // Of a turn that was rejected or failed, only `why` counts.
   struct answer {
     verdict what = verdict::done;
-    std::string why;  // of what is not done
+    std::string why;
+    bool changed = true;   // of one that is set aside: something is to be written all the same
+    bool unstash = false;  // what was set aside before this turn comes again
+    std::vector<timer_change> timers{};
   };
 
   virtual ~inhabitant() = default;
   // A new actor starts. An error: it cannot, and must not take messages.
   virtual result<void> begin() = 0;
-  // One turn. `sent` is empty, and counts only when the answer is `done`. `now` in milliseconds since 1970.
-  virtual answer take(const delivery& message, outgoing& sent, std::int64_t now) = 0;
+  // One turn. `sent` is empty, and counts only when the answer is `done` or `stashed`.
+  virtual answer take(const delivery& message, outgoing& sent, const occasion& when) = 0;
   // Puts what the turns have changed since the last call into `to`. `used`: the last place of its mailbox ever used.
   virtual void save(outgoing& to, sequence used) = 0;
   // How long it stays awake without a message; 0: for ever.

@@ -13,6 +13,7 @@
 #include <caf/telemetry/histogram.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
@@ -75,6 +76,7 @@ struct node_counters {
 };
 
 struct supervision_event;
+class simulation;
 class actor_house;
 class committer_logic;
 
@@ -118,6 +120,15 @@ struct node_context {
   // as an operator can is not often.
   static constexpr restart_intensity patience{1000, std::chrono::seconds{10}};
 
+  // Milliseconds since 1970. A test may give it another clock, before the first actor.
+  std::function<std::int64_t()> clock;
+  [[nodiscard]] std::int64_t now() const {
+    if (clock) return clock();
+    return std::chrono::duration_cast<std::chrono::milliseconds>(
+               std::chrono::system_clock::now().time_since_epoch())
+        .count();
+  }
+
   // The last id of its kind that was given out. Those of consumers and connections need not survive a restart.
   std::atomic<std::uint64_t> last_event{0};  // of the record of the tree; the committer's
   std::atomic<std::uint64_t> last_mailbox{0}, last_binding{0}, last_connection{0}, last_consumer{0};
@@ -126,13 +137,17 @@ struct node_context {
     return {last.fetch_add(1, std::memory_order_relaxed) + 1};
   }
 
-  // A point at which tests end the process.
-  void reached(std::string_view point) noexcept {
-    if (faults.crash_at.empty()) [[likely]]
+  // A point at which tests end the process; or only this node, by an exception that its actor does not catch.
+  void reached(std::string_view point) {
+    if (faults.crash_at.empty() && simulated == nullptr) [[likely]]
       return;
-    if (point == faults.crash_at && times_reached.fetch_add(1) + 1 == faults.crash_on) std::_Exit(86);
+    at_fault_point(point);
   }
+  void at_fault_point(std::string_view point);
   std::atomic<unsigned> times_reached{0};
+
+  // Of a test's node: everything runs on the thread that drives it, in virtual time. Null otherwise.
+  simulation* simulated = nullptr;
 
   // Logs one line; any thread.
   enum class severity : std::uint8_t { debug, info, warning, error };

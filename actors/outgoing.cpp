@@ -36,6 +36,7 @@ void outgoing::append(outgoing&& later) {
   move_all(writes.timers, later.writes.timers);
   move_all(writes.events, later.writes.events);
   move_all(writes.prune_events, later.writes.prune_events);
+  move_all(writes.uses, later.writes.uses);
   move_all(parcels, later.parcels);
 }
 

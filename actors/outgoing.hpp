@@ -25,7 +25,8 @@ struct outgoing {
   std::vector<parcel> parcels;
 
   [[nodiscard]] bool empty() const noexcept {
-    return parcels.empty() && writes.states.empty() && writes.timers.empty() && writes.events.empty();
+    return parcels.empty() && writes.states.empty() && writes.timers.empty() && writes.events.empty() &&
+           writes.prune_events.empty() && writes.uses.empty();
   }
   // False: the mailbox is closed. `now` in milliseconds since 1970.
   [[nodiscard]] bool add(queue_port& to, const envelope_ptr& message, std::int64_t now);

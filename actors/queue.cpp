@@ -4,12 +4,12 @@
 #include "actors/inhabitant.hpp"
 #include "actors/outgoing.hpp"
 #include "actors/supervisor.hpp"
+#include "actors/turns.hpp"
 #include "actors/vhost.hpp"
 #include "mailbox/dead_letter.hpp"
 #include "mailbox/queue_arguments.hpp"
 
 #include <algorithm>
-#include <deque>
 #include <stdexcept>
 #include <unordered_map>
 
@@ -30,10 +30,7 @@ const child_spec queue_rules{.name = "",
 
 // How long a batch that found no room waits before it is sent again: there will be none a moment later either.
 constexpr auto retry_delay = std::chrono::milliseconds{200};
-constexpr std::uint64_t retry_tick = 1, expiry_tick = 2, idle_tick = 3, turn_tick = 4;
-// Of a durable actor: turns that one handler takes before others have their turn, and messages that it has at hand.
-constexpr std::size_t turns_max = 256, turns_unwritten_max = 4096;
-constexpr std::int64_t plenty = std::int64_t{1} << 40;
+constexpr std::uint64_t retry_tick = 1, expiry_tick = 2, idle_tick = 3;
 
 struct queue_origin {
   node_context* node = nullptr;
@@ -46,20 +43,18 @@ struct queue_origin {
   backoff turn_back_off;                // of a durable actor
 };
 
-std::int64_t wall_clock() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 // Answers for a queue that is not there any more. A target that goes while a publish is pending counts as positive: [26].
+// An actor whose kind this program does not know may come back with a program that does: its senders are told.
 struct removed_queue {
   const std::string& described;
+  bool rejects = false;
 
   void operator()(const arrived&) const {}
   void operator()(const publish_batch& message) const {
     settled answer;
-    for (const auto& m : message.messages) answer.settlements.push_back({m.from, m.number, m.number});
+    for (const auto& m : message.messages) {
+      answer.settlements.push_back({m.from, m.number, m.number, rejects});
+    }
     caf::anon_send(message.from, std::move(answer));
   }
   void operator()(const cancel_consumer& request) const {
@@ -89,15 +84,9 @@ public:
         origin_{std::move(origin)},
         node_{*origin_.node},
         box_{origin_.durable, node_.limits, origin_.recovered, port.rules},
-        who_{std::move(who)},
-        last_used_{wall_clock()} {
-    if (who_) {
-      own_ = node_context::next_id<consumer_id>(node_.last_consumer);
-      consumer_spec spec;
-      spec.id = own_;
-      spec.prefetch = turns_max;
-      spec.credit = plenty;
-      box_.add_consumer(spec);
+        last_used_{node_.now()} {
+    if (who) {
+      turns_ = std::make_unique<turns>(node_, port_, box_, origin_.turn_back_off, std::move(who));
     }
     publish_counts();
   }
@@ -114,19 +103,11 @@ public:
     }
     retrying_ = finishing_ = false;
     expiry_armed_ = 0;
-    if (!who_) {
-      for (auto& [id, p] : peers_) self_->monitor(p.handle);
-    }
-    if (turns_from_ != 0) {
-      const auto left = std::max<std::int64_t>(0, turns_from_ - wall_clock());
-      self_->delayed_send(self_, std::chrono::milliseconds{left + 1}, tick{turn_tick});
-    }
-    if (who_) {
-      if (const auto begun = who_->begin(); !begun) {
-        // Its mailbox goes on taking messages; its supervisor hears once why nobody handles them.
-        if (!std::exchange(unable_, true)) fail(begun.error().text);
-      }
+    if (turns_) {
+      turns_->begin(self_, fx());
       arm_idle();
+    } else {
+      for (auto& [id, p] : peers_) self_->monitor(p.handle);
     }
     run();
   }
@@ -141,16 +122,18 @@ public:
       retrying_ = false;
     } else if (t.number == idle_tick) {
       return sleep_if_idle();
-    } else if (t.number == turn_tick) {
-    } else {
+    } else if (t.number == turns::timer_tick) {
+      turns_->on_timer_tick();
+    } else if (t.number == expiry_tick) {
       expiry_armed_ = 0;
-      if (origin_.expires && box_.consumer_count() == 0 && wall_clock() >= last_used_ + *origin_.expires) {
+      if (origin_.expires && box_.consumer_count() == 0 && node_.now() >= last_used_ + *origin_.expires) {
         ask_for_removal();
       }
     }
     run();
   }
   void on_down(const caf::down_msg& down) {
+    watched_ = {};
     for (auto p = peers_.begin(); p != peers_.end();) {
       if (p->second.handle.address() != down.source) {
         ++p;
@@ -215,11 +198,12 @@ private:
   void publish(std::vector<arrival>& messages) {
     const auto last = port_.last_sequence.fetch_add(messages.size(), std::memory_order_relaxed);
     box_.skip_to({last + 1});
-    box_.publish(messages, fx(), wall_clock());
+    box_.publish(messages, fx(), node_.now());
   }
 
   void handle(answer_held& message) {
     for (const auto& a : message.answers) {
+      if (a.holder == watched_.by) look_for_watched(a);
       switch (a.how) {
         case outcome::acknowledged: box_.acknowledge(a.holder, a.which, fx()); break;
         case outcome::rejected: box_.reject(a.holder, a.which, fx()); break;
@@ -231,10 +215,11 @@ private:
   }
 
   void handle(fetch_message& request) {
+    if (turns_) return refuse_to_share(request);
     peer& p = peer_of(request.by, request.from);
     consumers_.try_emplace(request.holder, consumer{&p, false});
     fetched answer;
-    last_used_ = wall_clock();
+    last_used_ = node_.now();
     while (!box_.fetch(request.holder, request.acknowledges, fx(), last_used_) && fx().load) load();
     if (!fx().deliveries.empty()) {
       answer.message = std::move(fx().deliveries.back());
@@ -248,6 +233,8 @@ private:
   }
 
   void handle(purge_queue& request) {
+    // Of a durable actor, what waits for its turn or was set aside goes, too.
+    if (turns_) turns_->give_back_all(fx());
     const auto count = box_.purge(fx());
     // Answered when the journal has it, so that nothing purged comes back.
     purges_.push_back({{request.from, request.token}, count});
@@ -255,13 +242,38 @@ private:
   }
 
   void handle(inspect_queue& request) {
-    last_used_ = wall_clock();
+    last_used_ = node_.now();
     self_->send(request.from, reply{request.token, queue_counts{box_.ready_count(), box_.consumer_count()}});
+  }
+
+  // The response time is that of one message at a time, so that it costs a look for a batch.
+  void watch(const delivery& d) {
+    if (watched_.by != consumer_id{} || !box_.holds(d.to, d.at)) return;
+    watched_ = {d.to, d.at, actor_status::now()};
+  }
+  void look_for_watched(const held_answer& answer) {
+    const bool is_there = std::any_of(
+        answer.which.begin(), answer.which.end(),
+        [this](const sequence_range& r) { return r.first <= watched_.at && watched_.at <= r.last; });
+    if (!is_there) return;
+    if (answer.how != outcome::returned) port_.response.note(actor_status::now() - watched_.since);
+    watched_ = {};
   }
 
   // --- consumers ---
 
+  // A durable actor takes its messages itself, and stays as long as it is known.
+  template <class Request>
+  void refuse_to_share(const Request& request) {
+    self_->send(request.from,
+                reply{request.token,
+                      refusal{refusal::kind::access_refused,
+                              origin_.described + " handles its messages itself: bind a queue of your own to "
+                                                  "where it gets them from"}});
+  }
+
   void handle(consume& request) {
+    if (turns_) return refuse_to_share(request);
     const bool taken = exclusive_consumer_ || (request.exclusive && box_.consumer_count() > 0);
     if (taken) {
       self_->send(request.from, reply{request.token, refusal{refusal::kind::access_refused,
@@ -296,7 +308,8 @@ private:
   }
 
   void lost_consumer(consumer_id id) {
-    last_used_ = wall_clock();
+    if (watched_.by == id) watched_ = {};
+    last_used_ = node_.now();
     if (exclusive_consumer_ == id) exclusive_consumer_.reset();
     if (const auto found = consumers_.find(id); found != consumers_.end()) {
       found->second.consuming = false;
@@ -307,6 +320,7 @@ private:
   // --- removal ---
 
   void handle(delete_queue& request) {
+    if (turns_) return refuse_to_share(request);
     const auto refuse = [&](const char* why) {
       self_->send(request.from,
                   reply{request.token, refusal{refusal::kind::precondition_failed, origin_.described + why}});
@@ -408,56 +422,6 @@ private:
 
   // --- a durable actor ---
 
-  void take_turns(std::int64_t now) {
-    for (auto& d : fx().deliveries) to_take_.push_back(std::move(d));
-    node_.counters.delivered->inc(static_cast<std::int64_t>(fx().deliveries.size()));
-    fx().deliveries.clear();
-    if (!may_take_turns(now)) return;
-    bool changed = false;
-    for (std::size_t turns = 0; !to_take_.empty() && turns < turns_max; ++turns) {
-      const auto message = std::move(to_take_.front());
-      to_take_.pop_front();
-      const sequence_range which[] = {{message.at, message.at}};
-      outgoing sent;
-      node_.reached("turn.taken");
-      auto answer = who_->take(message, sent, now);
-      node_.reached("turn.handled");
-      ++turns_unwritten_;
-      if (answer.what == inhabitant::verdict::done) {
-        outgoing_.append(std::move(sent));
-        box_.finish(own_, which, fx());
-        changed = true;
-        failures_in_row_ = 0;
-      } else if (answer.what == inhabitant::verdict::rejected) {
-        box_.reject(own_, which, fx());
-      } else {
-        // Those behind it keep their order, and are not to blame.
-        std::vector<sequence_range> behind;
-        for (const auto& d : to_take_) behind.push_back({d.at, d.at});
-        to_take_.clear();
-        box_.give_back(own_, behind, fx(), blame::no);
-        box_.give_back(own_, which, fx(), blame::yes);
-        const auto& pause = origin_.turn_back_off;
-        const auto delay = std::min<std::chrono::milliseconds>(
-            pause.maximum, pause.minimum * (std::int64_t{1} << std::min(failures_in_row_++, 20U)));
-        turns_from_ = now + delay.count();
-        self_->delayed_send(self_, delay + std::chrono::milliseconds{1}, tick{turn_tick});
-        failed_ = std::move(answer.why);
-        break;
-      }
-    }
-    box_.set_credit(own_, plenty);
-    if (changed) who_->save(outgoing_, {port_.last_sequence.load(std::memory_order_relaxed)});
-    node_.reached("turn.finished");
-    last_used_ = now;
-  }
-
-  // While a batch is under way, the turns behind it gather for the next one, but not without end.
-  [[nodiscard]] bool may_take_turns(std::int64_t now) const {
-    return !unable_ && now >= turns_from_ &&
-           !(box_.batch_under_way() && turns_unwritten_ >= turns_unwritten_max);
-  }
-
   // A new actor takes the message again. It starts at once, so that the mailbox goes on, and waits before the next turn.
   void fail(const std::string& why) {
     port_.status.ending = true;
@@ -465,23 +429,26 @@ private:
   }
 
   void arm_idle() {
-    if (const auto after = who_->idle_after(); after.count() > 0) {
+    if (const auto after = turns_->idle_after(); after.count() > 0) {
       self_->delayed_send(self_, after, tick{idle_tick});
     }
   }
 
   // Nothing of it stays in memory. The store has its state, and whoever sends to its name wakes it.
   void sleep_if_idle() {
-    const auto idle_for = std::chrono::milliseconds{wall_clock() - last_used_};
+    const auto idle_for = std::chrono::milliseconds{node_.now() - last_used_};
     const bool at_rest = box_.ready_count() + box_.held_count() == 0 && !box_.batch_under_way() &&
-                         !box_.has_unsent() && outgoing_.empty() && !under_way_ && consumers_.empty();
-    if (!at_rest || idle_for < who_->idle_after() || !node_.house->go_to_sleep(port_)) return arm_idle();
+                         !box_.has_unsent() && outgoing_.empty() && !under_way_ && consumers_.empty() &&
+                         turns_->at_rest();
+    if (!at_rest || idle_for < turns_->idle_after() || !node_.house->go_to_sleep(port_)) return arm_idle();
     removed_ = true;
     port_.status.ending = true;
     self_->quit();
   }
 
   // --- effects ---
+
+  friend void drop_unfinished_effects();
 
   // Each worker thread runs one handler at a time, and every handler leaves it empty: so all queues of a thread share
   // one, and an idle queue holds no buffers.
@@ -508,13 +475,12 @@ private:
 
   // After every handler: hands out what can go, in the order in which it came about.
   void run() {
-    const auto now = wall_clock();
+    const auto now = node_.now();
     dispatch(now);
-    if (who_) {
-      take_turns(now);
+    if (turns_) {
+      if (turns_->take(fx(), outgoing_, now)) last_used_ = now;
       dispatch(now);  // dead letters, and messages for the next turns
-      for (auto& d : fx().deliveries) to_take_.push_back(std::move(d));
-      fx().deliveries.clear();
+      turns_->keep(fx());
     }
     for (auto& d : fx().dead_letters) bury(d, now);
     send_out();
@@ -526,17 +492,18 @@ private:
         answer_purges();
         if (finishing_) self_->quit();
       } else {
-        turns_unwritten_ = 0;
+        if (turns_) turns_->on_batch_taken();
         if (!outgoing_.empty()) under_way_ = std::make_shared<outgoing>(std::exchange(outgoing_, {}));
         node_.to_journal(write_batch{port_.shared_from_this(), origin_.id, std::move(batch), under_way_});
         node_.reached("batch.sent");
       }
     }
     publish_counts();
-    if (failed_) {
-      fail(*std::exchange(failed_, std::nullopt));
-    } else if (!to_take_.empty() && may_take_turns(now)) {
-      self_->send(self_, tick{turn_tick});
+    if (!turns_) return;
+    if (const auto why = turns_->failure()) {
+      fail(*why);
+    } else if (turns_->wants_turn(now)) {
+      self_->send(self_, tick{turns::next_turn_tick});
     }
   }
 
@@ -565,9 +532,17 @@ private:
                 "a dead letter of " + origin_.described + " was dropped: " + copy.error().text);
       return;
     }
+    bool led_somewhere = false;
     for (const auto& to : route_of(*vhost->snapshot(), **copy)) {
+      led_somewhere = true;
+      if (would_cycle(**copy, to->name, dead.why)) continue;
       // One that closes meanwhile goes with what it has.
-      if (!would_cycle(**copy, to->name, dead.why)) (void)outgoing_.add(port_of(*to), *copy, now);
+      if (const auto taker = node_.house->taker_of(*to)) (void)outgoing_.add(*taker, *copy, now);
+    }
+    if (!led_somewhere && event.exchange.empty() && !would_cycle(**copy, (*copy)->routing_key(), dead.why)) {
+      // The default exchange leads to durable actors, too.
+      if (const auto actor = node_.house->find((*copy)->routing_key()))
+        (void)outgoing_.add(*actor, *copy, now);
     }
   }
 
@@ -590,6 +565,7 @@ private:
     };
     consumer_id last_consumer{};
     peer* to = nullptr;
+    if (!fx().deliveries.empty()) watch(fx().deliveries.front());
     for (auto& d : fx().deliveries) {
       if (to == nullptr || d.to != last_consumer) {
         last_consumer = d.to;
@@ -622,7 +598,7 @@ private:
       found->second.handle = handle;
       // A durable actor has no consumers that might be lost; and each watch would stay with the watched connection when
       // the actor has long fallen asleep.
-      if (!who_) self_->monitor(handle);
+      if (!turns_) self_->monitor(handle);
     }
     return found->second;
   }
@@ -659,6 +635,12 @@ private:
   std::unordered_map<consumer_id, consumer> consumers_;
   std::optional<consumer_id> exclusive_consumer_;
   bool had_consumer_ = false;
+  struct watched_delivery {
+    consumer_id by{};  // none: nothing is watched
+    sequence at{};
+    std::int64_t since = 0;  // steady clock, nanoseconds
+  };
+  watched_delivery watched_;
 
   struct waiting_purge {
     waiting who;
@@ -668,15 +650,8 @@ private:
   std::vector<waiting_purge> purges_;
   std::vector<waiting> deletions_;
   bool removal_asked_ = false, removed_ = false, finishing_ = false;
-  bool retrying_ = false;            // the next batch waits for room
-  std::unique_ptr<inhabitant> who_;  // null: a queue
-  consumer_id own_{};                // as which it takes messages
-  std::deque<delivery> to_take_;     // held by it
-  std::optional<std::string> failed_;
-  bool unable_ = false;          // it cannot take messages at all
-  std::int64_t turns_from_ = 0;  // no turn before this time
-  unsigned failures_in_row_ = 0;
-  std::size_t turns_unwritten_ = 0;      // in no batch yet
+  bool retrying_ = false;                // the next batch waits for room
+  std::unique_ptr<turns> turns_;         // null: a queue
   std::int64_t last_used_;               // milliseconds since 1970
   std::int64_t expiry_armed_ = 0;        // when the next tick is due; 0: none is
   outgoing outgoing_;                    // goes with the next batch
@@ -687,13 +662,19 @@ private:
 queue_port::queue_port() = default;
 queue_port::~queue_port() = default;
 
+// What it was about to send holds other ports, which may hold this one.
+void queue_port::abandon() {
+  elsewhere = nullptr;
+  (void)in.close();
+  memory.reset();
+}
+
+void drop_unfinished_effects() { queue_logic::fx() = effects{}; }
+
 void queue_port::post(queue_message message) {
   if (in.post(std::move(message))) return;
-  if (elsewhere) {
-    elsewhere(std::move(message));
-  } else {
-    std::visit(removed_queue{described}, message);
-  }
+  const bool unreachable = elsewhere && !elsewhere(message);
+  if (!elsewhere || unreachable) std::visit(removed_queue{described, unreachable}, message);
 }
 
 bool queue_port::is_full() const noexcept {
@@ -759,6 +740,18 @@ std::shared_ptr<queue_port> add_actor(node_context& node, supervisor& under, con
   rules.back_off = {};
   const auto id_in_kind = place.path.substr(place.path.rfind('/') + 1);
   under.add(child_of(node, port, rules, id_in_kind, "durable actor"));
+  return port;
+}
+
+std::shared_ptr<queue_port> make_doorway(mailbox_id id, const std::string& actor,
+                                         std::function<bool(queue_message&)> elsewhere) {
+  auto port = std::make_shared<queue_port>();
+  port->id = id;
+  port->durable = true;
+  port->described = "actor '" + actor + "'";
+  port->elsewhere = std::move(elsewhere);
+  port->closed = true;
+  (void)port->in.close();
   return port;
 }
 

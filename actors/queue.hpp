@@ -30,6 +30,23 @@ namespace posthorn {
 
 class queue_logic;
 
+// How long messages take, on the average: from when one was handed to whoever handles it until it was done with.
+// Written by the mailbox's actor, read by anyone.
+class response_time {
+public:
+  // One took so long. A negative time, by a clock that was set, counts as none.
+  void note(std::int64_t nanoseconds) noexcept {
+    const auto known = average_.load(std::memory_order_relaxed);
+    const auto took = nanoseconds > 0 ? nanoseconds : 1;
+    average_.store(known == 0 ? took : known + (took - known) / 8, std::memory_order_relaxed);
+  }
+  // Moving; 0: none was done with yet.
+  [[nodiscard]] std::int64_t nanoseconds() const noexcept { return average_.load(std::memory_order_relaxed); }
+
+private:
+  std::atomic<std::int64_t> average_{0};
+};
+
 // How a queue is reached, and what others may read of it at any time. Owned by the topology and its copies. A connection
 // with an older copy may still send to a removed queue: the port itself then answers, as the queue would have.
 struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port> {
@@ -43,6 +60,8 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
   // A place for a message that another actor will store here. Nothing: the mailbox is closed.
   [[nodiscard]] std::optional<sequence> reserve();
   [[nodiscard]] queue_logic& logic() noexcept { return *memory; }
+  // Of a node that is dropped as by a crash: forgets everything. Nobody works on it any more.
+  void abandon();
 
   inbox<queue_message> in;
   actor_status status;
@@ -55,25 +74,37 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
   std::string described;  // "queue 'q' in vhost '/'"
 
   std::string path;  // of a durable actor, whose mailbox this is; empty for a queue
-  // What comes when a durable actor has gone to sleep is for whoever has its name then. Null for a queue.
-  std::function<void(queue_message)> elsewhere;
+  // What comes when a durable actor has gone to sleep is for whoever has its name then. False, and the message is left
+  // as it was: there is no such kind of actors in this program. Null for a queue.
+  std::function<bool(queue_message&)> elsewhere;
 
   // The last place that was given to a message, by the queue's actor or by another that stores it here.
   std::atomic<std::uint64_t> last_sequence{0};
   std::mutex places_mutex;     // guards the two below
   std::uint32_t expected = 0;  // places that were given away, and whose messages have not arrived
   bool closed = false;
+  // Only a way to an actor (see make_doorway).
+  [[nodiscard]] bool is_doorway() const noexcept { return memory == nullptr; }
   // It refuses messages just now.
   [[nodiscard]] bool is_full() const noexcept;
 
   std::atomic<std::uint64_t> ready{0}, held{0}, consumers{0};
   std::atomic<std::uint64_t> ready_size{0};  // bytes of bodies
   std::atomic<std::uint64_t> resident{0};    // bytes of memory for messages
+  response_time response;
 };
 
 [[nodiscard]] inline queue_port& port_of(const queue_definition& queue) noexcept {
   return static_cast<queue_port&>(*queue.port);
 }
+
+// A way to a durable actor that stays when the actor falls asleep: what is posted here goes to whoever has its name. It
+// gives no places.
+[[nodiscard]] std::shared_ptr<queue_port> make_doorway(mailbox_id id, const std::string& actor,
+                                                       std::function<bool(queue_message&)> elsewhere);
+
+// After a handler was left in the middle, on its thread: the next one starts with nothing left over.
+void drop_unfinished_effects();
 
 class inhabitant;
 class supervisor;

@@ -13,12 +13,6 @@ constexpr std::size_t moved_at_once_max = 256;
 // A reminder of a kind that this program does not know waits until it does, or for this long.
 constexpr auto unknown_delay = std::chrono::seconds{5};
 
-std::int64_t wall_clock() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 }  // namespace
 
 class reminder_logic {
@@ -45,23 +39,13 @@ public:
 
 private:
   void look() {
-    const auto now = wall_clock();
-    const auto due = node_.journal.timers_due(now, moved_at_once_max);
-    if (!due) node_.on_fatal("cannot read the reminders from the store: " + due.error().text);
+    const auto now = node_.now();
     auto moves = std::make_shared<outgoing>();
     bool some_wait = false;
-    for (const auto& timer : *due) {
-      const auto to = node_.house->find(timer.path.substr(actor_house::path_of("").size()));
-      if (!to || !timer.message || !moves->add(*to, timer.message, now)) {
-        some_wait = true;
-        continue;
-      }
-      timer_write w;
-      w.timer = timer;
-      w.cancel = timer.period == 0;
-      // Those that were missed while the node was down come once.
-      if (!w.cancel) w.timer.due = std::max(timer.due + timer.period, now + 1);
-      moves->writes.timers.push_back(std::move(w));
+    // Those that wait for their kind must not stand in the way of the others.
+    for (auto count_max = moved_at_once_max; move_due(now, count_max, *moves, some_wait) == count_max;
+         count_max *= 4) {
+      if (!moves->empty()) break;
     }
     if (!moves->empty()) {
       moving_ = true;
@@ -72,13 +56,35 @@ private:
       };
       return node_.to_journal(std::move(batch));
     }
-    const auto next = node_.journal.next_timer_due();
+    const auto next = node_.journal.next_timer_due(some_wait ? now : -1);
     if (!next) node_.on_fatal("cannot read the reminders from the store: " + next.error().text);
-    if (!*next) return;
-    auto wait = std::chrono::milliseconds{std::max<std::int64_t>(0, **next - now)};
-    if (some_wait) wait = std::max<std::chrono::milliseconds>(wait, unknown_delay);
+    if (!*next && !some_wait) return;
+    auto wait = some_wait ? std::chrono::milliseconds{unknown_delay} : std::chrono::milliseconds::max();
+    if (*next) wait = std::min(wait, std::chrono::milliseconds{std::max<std::int64_t>(0, **next - now)});
     armed_ = ++last_tick_;
     self_->delayed_send(self_, wait, tick{armed_});
+  }
+
+  // Of the oldest `count_max` that are due: moves those that somebody takes, but not more than go into one batch. Gives how
+  // many it has looked at.
+  std::size_t move_due(std::int64_t now, std::size_t count_max, outgoing& moves, bool& some_wait) {
+    const auto due = node_.journal.timers_due(now, count_max);
+    if (!due) node_.on_fatal("cannot read the reminders from the store: " + due.error().text);
+    for (const auto& timer : *due) {
+      if (moves.writes.timers.size() >= moved_at_once_max) break;
+      const auto to = node_.house->find(actor_house::name_of(timer.path));
+      if (!to || !timer.message || !moves.add(*to, timer.message, now)) {
+        some_wait = true;
+        continue;
+      }
+      timer_write w;
+      w.timer = timer;
+      w.cancel = timer.period == 0;
+      // Those that were missed while the node was down come once.
+      if (!w.cancel) w.timer.due += ((now - timer.due) / timer.period + 1) * timer.period;
+      moves.writes.timers.push_back(std::move(w));
+    }
+    return due->size();
   }
 
   worker_actor::pointer self_ = nullptr;  // the actor of now

@@ -39,24 +39,29 @@
 
 namespace posthorn {
 
+// Who starts again with a child that failed, as in Erlang/OTP.
 enum class strategy : std::uint8_t {
   one_for_one,   // only the failed child starts again
   one_for_all,   // all others are stopped, and all start again
   rest_for_one,  // those that were started after the failed one are stopped, and start again with it
   dynamic,       // OTP's simple_one_for_one: children come at run time, and are forgotten when they end
 };
+// When a child that ended is started again, as in Erlang/OTP.
 enum class restart_kind : std::uint8_t {
   permanent,  // always restarted
   transient,  // restarted unless it ended as `normal` or `shutdown`
   temporary,  // never restarted, not even with its siblings
 };
+// Whether a supervisor ends with its significant children: with any of them, or with the last.
 enum class auto_shutdown : std::uint8_t { never, any_significant, all_significant };
+// What is to be done about a failure.
 enum class directive : std::uint8_t {
   restart,  // do what the restart kind says
   resume,   // nothing happened; of a child that has already ended it means restart: nothing is left to resume
   stop,     // the child stays `failed`, whatever its restart kind
   escalate,  // the supervisor itself fails
 };
+// How a child ended, or failed to.
 enum class exit_kind : std::uint8_t {
   normal,  // its work is done. As an answer to start_child: OTP's `ignore`, there is nothing to run
   shutdown,
@@ -68,16 +73,17 @@ enum class exit_kind : std::uint8_t {
   overrun,
 };
 
+// As they are written here: "one_for_one".
 [[nodiscard]] std::string_view to_string(strategy) noexcept;
-[[nodiscard]] std::string_view to_string(restart_kind) noexcept;
-[[nodiscard]] std::string_view to_string(auto_shutdown) noexcept;
-[[nodiscard]] std::string_view to_string(directive) noexcept;
-[[nodiscard]] std::string_view to_string(exit_kind) noexcept;
+[[nodiscard]] std::string_view to_string(restart_kind) noexcept;   // the same
+[[nodiscard]] std::string_view to_string(auto_shutdown) noexcept;  // the same
+[[nodiscard]] std::string_view to_string(directive) noexcept;      // the same
+[[nodiscard]] std::string_view to_string(exit_kind) noexcept;      // the same
 
 // How and why a child, or the supervisor, ended.
 struct failure {
-  exit_kind kind = exit_kind::normal;
-  std::string reason;
+  exit_kind kind = exit_kind::normal;  // how
+  std::string reason;                  // why: a sentence, empty for `normal`
 
   // Everything but `normal` and `shutdown`.
   [[nodiscard]] bool abnormal() const noexcept {
@@ -88,27 +94,31 @@ struct failure {
 
 // How a child is stopped: killed at once, or asked and killed when `time` is over, or asked and waited for.
 struct shutdown_rule {
+  // At once; asked, and killed when the time is over; asked, and waited for without end.
   enum class how : std::uint8_t { brutal_kill, timeout, infinity };
-  how way = how::timeout;
-  std::chrono::milliseconds time{5000};
+  how way = how::timeout;                // which of them
+  std::chrono::milliseconds time{5000};  // for `timeout` only
 
+  // Killed at once.
   static constexpr shutdown_rule brutal_kill() { return {how::brutal_kill, {}}; }
+  // Asked to end, and killed when it has not after so long.
   static constexpr shutdown_rule within(std::chrono::milliseconds t) { return {how::timeout, t}; }
+  // Asked to end, and waited for.
   static constexpr shutdown_rule infinity() { return {how::infinity, {}}; }
   friend bool operator==(const shutdown_rule&, const shutdown_rule&) = default;
 };
 
 // More than `restarts` within `period` are too many. One exactly as old as the period still counts, as in OTP.
 struct restart_intensity {
-  std::uint32_t restarts = 1;
-  std::chrono::milliseconds period{5000};
+  std::uint32_t restarts = 1;              // how many are still allowed
+  std::chrono::milliseconds period{5000};  // and within which time
   friend bool operator==(const restart_intensity&, const restart_intensity&) = default;
 };
 
 // How long a failed child waits: min(maximum, minimum * 2^n) * (1 + jitter * random), n its failures in a row.
 struct backoff {
-  std::chrono::milliseconds minimum{0};  // 0: it starts again at once
-  std::chrono::milliseconds maximum{0};
+  std::chrono::milliseconds minimum{0};      // 0: it starts again at once
+  std::chrono::milliseconds maximum{0};      // the longest wait, before the jitter
   double jitter = 0.2;                       // 0 to 1
   std::chrono::milliseconds reset_after{0};  // n is 0 again when it ran for so long; 0: as long as `maximum`
   friend bool operator==(const backoff&, const backoff&) = default;
@@ -118,13 +128,17 @@ struct backoff {
 class decider {
 public:
   decider() = default;
+  // None: every failure means `directive::restart`.
   decider(std::nullptr_t) {}
+  // `decide` is called as `directive(const failure&)`, in the supervisor's actor.
   template <class F>
   requires(!std::is_same_v<std::remove_cvref_t<F>, decider> &&
            std::is_invocable_r_v<directive, const F&, const failure&>) decider(F decide)
       : decide_{std::make_shared<const std::function<directive(const failure&)>>(std::move(decide))} {}
 
+  // Whether there is one.
   explicit operator bool() const noexcept { return decide_ != nullptr && *decide_ != nullptr; }
+  // What to do about this failure; without a decider, to restart.
   [[nodiscard]] directive operator()(const failure& why) const {
     return *this ? (*decide_)(why) : directive::restart;
   }
@@ -136,15 +150,15 @@ private:
 
 // One child. Specs that differ in nothing but the name share their memory.
 struct child_spec {
-  std::string name;  // one part of its path: not empty, without '/'
-  restart_kind restart = restart_kind::permanent;
-  std::optional<shutdown_rule> shutdown{};  // none: 5 s for a worker, infinity for a supervisor
-  bool is_supervisor = false;
-  bool significant = false;                     // see auto_shutdown
-  std::chrono::milliseconds start_deadline{0};  // 0: none. A child that has not started by then is killed
+  std::string name;                                // one part of its path: not empty, without '/'
+  restart_kind restart = restart_kind::permanent;  // when it is started again
+  std::optional<shutdown_rule> shutdown{};         // none: 5 s for a worker, infinity for a supervisor
+  bool is_supervisor = false;                      // one is waited for as long as it takes to stop
+  bool significant = false;                        // see auto_shutdown
+  std::chrono::milliseconds start_deadline{0};     // 0: none. A child that has not started by then is killed
   std::chrono::milliseconds handler_limit{0};  // 0: none. Not looked at here, only kept for the actor's shell
-  backoff back_off{};
-  decider decide{};
+  backoff back_off{};                          // how long it waits before it starts again
+  decider decide{};                            // asked first about each failure
   std::optional<restart_intensity>
       budget{};  // its own, instead of the supervisor's. Over it, it is given up alone
   friend bool operator==(const child_spec&, const child_spec&) = default;
@@ -152,13 +166,14 @@ struct child_spec {
 
 // A supervisor: its rules and, from top to bottom in the order in which they start, its children.
 struct supervisor_spec {
-  strategy how = strategy::one_for_one;
-  restart_intensity intensity{};
-  auto_shutdown shutdown_when = auto_shutdown::never;
-  std::vector<child_spec> children{};  // none for `dynamic`
-  std::size_t children_max = 1'000'000;
+  strategy how = strategy::one_for_one;                // who starts again with a failed child
+  restart_intensity intensity{};                       // more restarts than this, and it fails itself
+  auto_shutdown shutdown_when = auto_shutdown::never;  // whether it ends with its significant children
+  std::vector<child_spec> children{};                  // none for `dynamic`
+  std::size_t children_max = 1'000'000;                // more are refused as `overloaded`
 };
 
+// Where a child stands: see the picture at the top.
 enum class child_state : std::uint8_t {
   waiting,      // will start when its turn comes
   starting,     // start_child is not answered yet
@@ -168,8 +183,10 @@ enum class child_state : std::uint8_t {
   stopped,      // ended by its own or an operator's wish: restart_child starts it
   failed,       // ended by a failure after which it is not restarted: restart_child starts it
 };
+// As it is written here: "backing_off".
 [[nodiscard]] std::string_view to_string(child_state) noexcept;
 
+// What a supervisor has to do, in order, and what it has to tell.
 struct supervision_effects {
   // Answered by started() or start_failed(). There is at most one unanswered for a child.
   struct start_child {
@@ -188,6 +205,7 @@ struct supervision_effects {
     std::string name;
     friend bool operator==(const kill_child&, const kill_child&) = default;
   };
+  // What befell a child, or its supervisor.
   enum class event_kind : std::uint8_t {
     started,       // for the first time, or by restart_child
     failed,        // ended, and the restart rules look at it
@@ -211,10 +229,12 @@ struct supervision_effects {
     failure why;
     friend bool operator==(const finished&, const finished&) = default;
   };
+  // Any of these.
   using effect = std::variant<start_child, stop_child, kill_child, event, finished>;
 
-  std::vector<effect> list;
+  std::vector<effect> list;  // in the order in which they are to be carried out
 };
+// As it is written here: "gave_up".
 [[nodiscard]] std::string_view to_string(supervision_effects::event_kind) noexcept;
 
 // A child as it stands now.

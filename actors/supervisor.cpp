@@ -1,6 +1,7 @@
 #include "actors/supervisor.hpp"
 
 #include <caf/event_based_actor.hpp>
+#include <caf/logger.hpp>
 
 #include <algorithm>
 #include <random>
@@ -15,15 +16,29 @@ constexpr std::uint64_t overrun_tick = 1, time_tick = 2;
 
 using shell_actor = caf::typed_actor<caf::result<void>(look_around), caf::result<void>(tick)>;
 
-std::int64_t wall_clock() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
+// A test's node, in virtual time.
+bool is_simulated(const caf::actor_system& system) {
+  return static_cast<bool>(caf::get_as<std::uint64_t>(system.config(), "posthorn.seed"));
 }
 
-std::int64_t wall_clock_of(supervision::time_point at) {
-  const auto ago = std::chrono::steady_clock::now() - at;
-  return wall_clock() - std::chrono::duration_cast<std::chrono::milliseconds>(ago).count();
+// Of what supervisors leave to chance.
+std::uint64_t seed_for(const caf::actor_system& system, const std::string& path) {
+  if (const auto seed = caf::get_as<std::uint64_t>(system.config(), "posthorn.seed")) {
+    return *seed ^ std::hash<std::string>{}(path);
+  }
+  return std::random_device{}();
+}
+
+// A virtual clock counts from 1970.
+std::int64_t wall_clock(caf::actor_system& system) {
+  const auto now = is_simulated(system) ? system.clock().now().time_since_epoch()
+                                        : std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+}
+
+std::int64_t wall_clock_of(caf::actor_system& system, supervision::time_point at) {
+  const auto ago = system.clock().now() - at;
+  return wall_clock(system) - std::chrono::duration_cast<std::chrono::milliseconds>(ago).count();
 }
 
 failure failure_from(const caf::error& why) {
@@ -93,7 +108,8 @@ public:
   }
 
   shell_actor::behavior_type make_behavior() {
-    if (const auto of = of_.lock(); of && of->is_root_) {
+    // Virtual time does not pass while a handler runs.
+    if (const auto of = of_.lock(); of && of->is_root_ && !is_simulated(of->system_)) {
       self_->delayed_send(self_, overrun_interval, tick{overrun_tick});
     }
     return {
@@ -172,8 +188,14 @@ caf::actor supervisor::start_actor(const std::shared_ptr<supervisor>& parent, co
     name_ = name;
     if (!core_ || finished_) {
       const bool first = !core_;
-      std::random_device random;
-      core_.emplace(std::move(supervision::make(spec_, random()).value()));
+      // Its predecessor's children may have been killed with it, and some may still be on their way out.
+      for (const auto& n : notes_) {
+        const auto* ended = std::get_if<ended_note>(&n);
+        if (ended == nullptr) continue;
+        const auto s = seats_.find(ended->name);
+        if (s != seats_.end() && s->second->incarnation == ended->incarnation) s->second->handle = nullptr;
+      }
+      core_.emplace(std::move(supervision::make(spec_, seed_for(system_, path_)).value()));
       finished_ = false;
       starting_ = true;
       // Of what was said before, only new children are of interest to a supervisor that starts.
@@ -189,9 +211,13 @@ caf::actor supervisor::start_actor(const std::shared_ptr<supervisor>& parent, co
           ++s;
           continue;
         }
-        if (s->second->definition.spec.restart != restart_kind::temporary) {
-          notes_.emplace_back(add_note{std::move(s->second->definition), {}});
+        const bool comes_back = s->second->definition.spec.restart != restart_kind::temporary;
+        if (s->second->handle) {
+          if (comes_back) waiting_for_end_[s->first].push_back(add_note{s->second->definition, {}});
+          ++s;
+          continue;
         }
+        if (comes_back) notes_.emplace_back(add_note{std::move(s->second->definition), {}});
         s = seats_.erase(s);
       }
     }
@@ -209,6 +235,9 @@ void supervisor::start_as_root(std::function<void(const failure&)> on_finished) 
     on_finished_ = std::move(on_finished);
   }
   become_root_actor();
+  // Whoever spawns holds the system's logger from then on, and a system that ends waits until no thread does. This one
+  // may be another than the one that will stop the system.
+  caf::logger::set_current_actor_system(nullptr);
 }
 
 // Nobody watches the root but its place: a killed root has a successor at once.
@@ -221,9 +250,7 @@ void supervisor::become_root_actor() {
       const std::lock_guard guard{self->mutex_};
       if (self->finished_) return;
     }
-    if (self->sink_) {
-      self->sink_({wall_clock(), "/", supervision_effects::event_kind::restarted, {}, 1, false});
-    }
+    self->report({wall_clock(self->system_), "/", supervision_effects::event_kind::restarted, {}, 1, false});
     self->become_root_actor();
   });
 }
@@ -270,7 +297,7 @@ void supervisor::work(const std::function<void(std::chrono::milliseconds)>& wake
     {
       const std::lock_guard guard{mutex_};
       if (!core_ || finished_) return;
-      const auto now = std::chrono::steady_clock::now();
+      const auto now = system_.clock().now();
       if (const auto due = core_->wake_at(); due && *due <= now) {
         core_->on_time(now, fx);
       } else if (!notes_.empty()) {
@@ -285,7 +312,7 @@ void supervisor::work(const std::function<void(std::chrono::milliseconds)>& wake
       }
     }
     if (wake) {
-      const auto left = *wake - std::chrono::steady_clock::now();
+      const auto left = *wake - system_.clock().now();
       wake_after(std::max(std::chrono::duration_cast<std::chrono::milliseconds>(left),
                           std::chrono::milliseconds{0}) +
                  std::chrono::milliseconds{1});
@@ -302,7 +329,7 @@ void supervisor::work(const std::function<void(std::chrono::milliseconds)>& wake
 
 // Under the lock.
 void supervisor::apply(note& n, supervision_effects& fx) {
-  const auto now = std::chrono::steady_clock::now();
+  const auto now = system_.clock().now();
   if (std::holds_alternative<begin_note>(n)) {
     core_->start(now, fx);
   } else if (auto* started = std::get_if<started_note>(&n)) {
@@ -321,21 +348,34 @@ void supervisor::apply(note& n, supervision_effects& fx) {
     s.handle = nullptr;
     ended_.push_back(ended->name);
     const auto status = core_->find_child(ended->name);
-    if (const auto& sub = s.definition.as_supervisor;
-        sub && status &&
+    if (std::exchange(s.start_waits, false)) {
+      if (status && status->state == child_state::starting) {
+        fx.list.emplace_back(supervision_effects::start_child{ended->name, 0});
+      } else {
+        core_->start_failed(ended->name, {exit_kind::shutdown, "it was not started any more"}, now, fx);
+      }
+      return;
+    }
+    const auto& sub = s.definition.as_supervisor;
+    const bool only_its_actor = sub && sub->has_children_to_stop();
+    if (only_its_actor && status &&
         (!core_->is_steady() || status->state == child_state::starting ||
          status->state == child_state::stopping)) {
-      // Only its actor is gone, in the middle of what it was told to do: another one goes on with that.
-      const std::lock_guard sub_guard{sub->mutex_};
-      if (!sub->finished_) {
-        to_revive_.push_back(ended->name);
-        return;
-      }
+      // In the middle of what it was told to do: another one goes on with that.
+      to_revive_.push_back(ended->name);
+      return;
     }
     if (status && status->state == child_state::starting) {
       core_->start_failed(ended->name, std::move(ended->why), now, fx);
     } else {
       core_->ended(ended->name, std::move(ended->why), now, fx);
+    }
+    if (only_its_actor) {
+      // Nobody will look after its children any more: they end as it did.
+      const auto now_is = core_->find_child(ended->name);
+      if (!now_is || now_is->state == child_state::failed || now_is->state == child_state::stopped) {
+        orphaned_.push_back(sub);
+      }
     }
     if (std::exchange(s.restart_wanted, false)) {
       if (const auto now_is = core_->find_child(ended->name);
@@ -384,7 +424,7 @@ void supervisor::apply(note& n, supervision_effects& fx) {
 
 // Under the lock. By an operator's wish, so nothing of it counts as a failure.
 void supervisor::restart_child(const std::string& name, supervision_effects& fx) {
-  const auto now = std::chrono::steady_clock::now();
+  const auto now = system_.clock().now();
   const auto found = seats_.find(name);
   const auto status = core_->find_child(name);
   if (found == seats_.end() || !status) return;
@@ -411,6 +451,15 @@ void supervisor::restart_child(const std::string& name, supervision_effects& fx)
       supervision_effects::event_kind::start_failed, name, {exit_kind::start_failed, done.error().text}, 0});
 }
 
+// What comes of an event is not the supervisor's business, and what throws there must not keep it from its own.
+void supervisor::report(const supervision_event& event) const noexcept {
+  if (!sink_) return;
+  try {
+    sink_(event);
+  } catch (...) {
+  }
+}
+
 void supervisor::carry_out(supervision_effects& fx, const std::function<void(const failure&)>& quit) {
   for (auto& e : fx.list) {
     if (auto* start = std::get_if<supervision_effects::start_child>(&e)) {
@@ -420,10 +469,8 @@ void supervisor::carry_out(supervision_effects& fx, const std::function<void(con
     } else if (auto* kill = std::get_if<supervision_effects::kill_child>(&e)) {
       stop_child(kill->name, true);
     } else if (auto* event = std::get_if<supervision_effects::event>(&e)) {
-      if (sink_) {
-        sink_({wall_clock(), join(path_, event->name), event->kind, std::move(event->why), event->restarts,
-               spec_.how == strategy::dynamic});
-      }
+      report({wall_clock(system_), join(path_, event->name), event->kind, std::move(event->why),
+              event->restarts, spec_.how == strategy::dynamic});
     } else {
       auto& end = std::get<supervision_effects::finished>(e);
       std::shared_ptr<supervisor> parent;
@@ -437,12 +484,20 @@ void supervisor::carry_out(supervision_effects& fx, const std::function<void(con
         parent = parent_.lock();
         on_finished = on_finished_;
         start_decided_.notify_all();
+        // Those that were to be started again, and never were.
+        for (const auto& [name, s] : seats_) {
+          if (const auto& sub = s->definition.as_supervisor; sub && sub->has_children_to_stop()) {
+            orphaned_.push_back(sub);
+          }
+        }
       }
+      for (const auto& sub : std::exchange(orphaned_, {})) sub->kill_everything();
       if (was_starting && parent) parent->tell(start_failed_note{name_, end.why});
       quit(end.why);
       if (on_finished) on_finished(end.why);
     }
   }
+  for (const auto& sub : std::exchange(orphaned_, {})) sub->kill_everything();
   for (const auto& [name, running] : std::exchange(adopted_, {})) watch(running, name, 1);
   for (const auto& name : std::exchange(to_revive_, {})) {
     seat& s = *seats_.at(name);
@@ -475,6 +530,11 @@ void supervisor::start_child(const std::string& name) {
     const auto found = seats_.find(name);
     expects(found != seats_.end(), "a child that starts has a seat");
     s = found->second.get();
+    if (s->handle && !s->definition.as_supervisor) {
+      // One that was killed with its supervisor is not gone yet: there is never more than one.
+      s->start_waits = true;
+      return;
+    }
     incarnation = ++s->incarnation;
   }
   const auto& d = s->definition;
@@ -494,6 +554,8 @@ void supervisor::start_child(const std::string& name) {
   {
     const std::lock_guard guard{mutex_};
     s->handle = handle;
+    // Everything was killed meanwhile, but for this one.
+    if (finished_ && !d.as_supervisor) caf::anon_send_exit(handle, caf::exit_reason::kill);
   }
   if (d.as_supervisor) {
     // It tells when its own children have started; one that only lost its actor has started already.
@@ -536,10 +598,19 @@ void supervisor::stop_child(const std::string& name, bool by_force) {
   if (by_force) {
     caf::anon_send_exit(handle, caf::exit_reason::kill);
   } else if (stop) {
-    stop(handle);
+    try {
+      stop(handle);
+    } catch (...) {
+      caf::anon_send_exit(handle, caf::exit_reason::kill);
+    }
   } else {
     caf::anon_send_exit(handle, caf::exit_reason::user_shutdown);
   }
+}
+
+bool supervisor::has_children_to_stop() const {
+  const std::lock_guard guard{mutex_};
+  return core_ && !finished_;
 }
 
 void supervisor::kill_everything() {
@@ -561,7 +632,7 @@ void supervisor::kill_everything() {
   }
   for (const auto& sub : subs) sub->kill_everything();
   for (const auto& handle : handles) caf::anon_send_exit(handle, caf::exit_reason::kill);
-  caf::anon_send_exit(own, caf::exit_reason::kill);
+  if (own) caf::anon_send_exit(own, caf::exit_reason::kill);
 }
 
 void supervisor::report_start() {
@@ -675,9 +746,9 @@ actor_report supervisor::report_on(const child_status& status, const seat* s) co
   out.restarts = status.restarts;
   if (status.last_failure != nullptr) {
     out.last_failure = *status.last_failure;
-    out.failed_at = wall_clock_of(status.failed_at);
+    out.failed_at = wall_clock_of(system_, status.failed_at);
   }
-  out.since = wall_clock_of(status.since);
+  out.since = wall_clock_of(system_, status.since);
   out.rules = *status.rules;
   if (s == nullptr) return out;
   out.kind = s->definition.kind;

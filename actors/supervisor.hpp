@@ -33,8 +33,9 @@ namespace posthorn {
 
 class supervisor;
 
+// A child as a program gives it: its rules, and how it is started and stopped.
 struct child_definition {
-  child_spec spec;
+  child_spec spec;             // its name and its rules
   std::string kind = "actor";  // what it is: "queue", "connection", …
   // Starts it and gives its handle. A null handle means that there is nothing to run (any more), which is no failure.
   std::function<caf::actor()> start;
@@ -48,29 +49,31 @@ struct child_definition {
 
 // What happened to an actor of the tree.
 struct supervision_event {
-  std::int64_t at = 0;  // milliseconds since 1970
-  std::string path;
-  supervision_effects::event_kind kind{};
-  failure why;
-  std::uint32_t restarts = 0;
-  bool of_dynamic = false;  // one of many children of a dynamic supervisor
+  std::int64_t at = 0;                     // milliseconds since 1970
+  std::string path;                        // whose
+  supervision_effects::event_kind kind{};  // what
+  failure why;                             // empty of what is no failure
+  std::uint32_t restarts = 0;              // how often it has started again by now
+  bool of_dynamic = false;                 // one of many children of a dynamic supervisor
 };
 
 // One actor of the tree, as an operator sees it.
 struct actor_report {
-  std::string path, kind;
-  bool is_supervisor = false;
-  child_state state = child_state::waiting;
-  std::uint32_t restarts = 0;
-  std::optional<failure> last_failure;
-  std::int64_t failed_at = 0, since = 0;  // milliseconds since 1970
-  std::optional<actor_figures> figures;
-  child_spec rules;  // without name
+  std::string path;                          // from the root
+  std::string kind;                          // "queue", "connection", …
+  bool is_supervisor = false;                // then what stands at the end is set
+  child_state state = child_state::waiting;  // where it stands
+  std::uint32_t restarts = 0;  // how often it has started again after a failure, its own or a sibling's
+  std::optional<failure> last_failure;   // none: it never failed
+  std::int64_t failed_at = 0;            // of last_failure, in milliseconds since 1970
+  std::int64_t since = 0;                // when it came into this state, in milliseconds since 1970
+  std::optional<actor_figures> figures;  // mailbox and processing time; none: nobody knows
+  child_spec rules;                      // without name
   // of a supervisor
   strategy how{};
-  restart_intensity intensity;
-  std::size_t children = 0;
-  auto_shutdown shutdown_when{};
+  restart_intensity intensity;    // its limit of restarts
+  std::size_t children = 0;       // how many there are now
+  auto_shutdown shutdown_when{};  // whether it ends with its significant children
 };
 
 // '/' and '%' and what a terminal would not show, as %XX: one part of a path.
@@ -109,6 +112,7 @@ public:
   result<void> kill(std::string_view path);
   // Asks it to end, and starts it again; also one that has failed for good.
   result<void> restart(std::string_view path);
+  // One actor as it stands now. `unreachable`: nothing has this path.
   [[nodiscard]] result<actor_report> show(std::string_view path) const;
   // Calls `visit` for everything below `path`, parents before children, in the order in which they start; not more
   // than `count_max` children of any one supervisor.
@@ -116,6 +120,7 @@ public:
                     const std::function<void(const actor_report&)>& visit) const;
   // The actor of a path now; null when it does not run.
   [[nodiscard]] caf::actor find(std::string_view path) const;
+  // From the root: "/", or "/vhosts/%2F".
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
 
 private:
@@ -125,6 +130,7 @@ private:
     std::uint64_t incarnation = 0;
     std::int64_t overrun_told = 0;  // busy_since of the handler that was reported
     bool restart_wanted = false;
+    bool start_waits = false;  // for the end of the one before
   };
   struct begin_note {};
   struct started_note {
@@ -177,6 +183,9 @@ private:
   void stop_child(const std::string& name, bool by_force);
   void report_start();
   void look_for_overruns();
+  void report(const supervision_event& event) const noexcept;
+  // It was started, and has not finished: whether it has an actor or not.
+  [[nodiscard]] bool has_children_to_stop() const;
 
   [[nodiscard]] actor_report report_on(const child_status& status, const seat* s) const;
   [[nodiscard]] actor_report report_on_itself() const;
@@ -201,7 +210,8 @@ private:
   std::vector<std::pair<std::string, caf::actor>> adopted_;  // to be watched
   std::vector<std::string> ended_;                           // and may be forgotten by the core
   std::vector<std::string> to_revive_;  // supervisors that lost their actor in the middle of something
-  std::deque<add_note> refused_;        // for now: children to be added when the core can take them
+  std::vector<std::shared_ptr<supervisor>> orphaned_;  // without an actor, and will have none: to be killed
+  std::deque<add_note> refused_;  // for now: children to be added when the core can take them
   caf::actor actor_;
   std::weak_ptr<supervisor> parent_;
   std::string name_;

@@ -1,5 +1,6 @@
 #include "actors/vhost.hpp"
 
+#include "actors/actor_house.hpp"
 #include "actors/queue.hpp"
 #include "actors/supervisor.hpp"
 
@@ -57,10 +58,20 @@ private:
   void handle(topology_request& message) {
     if (auto* declare = std::get_if<declare_queue>(&message.command)) {
       declare->id = node_context::next_id<mailbox_id>(node_.last_mailbox);
+      if (const auto actor = actor_named(declare->name)) declare->actor = actor->id;
     } else if (auto* binding = std::get_if<bind>(&message.command)) {
       binding->id = node_context::next_id<binding_id>(node_.last_binding);
+      if (binding->kind == destination_kind::queue) binding->actor = actor_named(binding->destination);
     }
     on_request(std::move(message));
+  }
+
+  // Queues come before actors of the same name.
+  [[nodiscard]] queue_ptr actor_named(const std::string& name) const {
+    if (node_.actors_vhost.lock().get() != port_ || port_->snapshot()->find_queue(name) != nullptr) {
+      return nullptr;
+    }
+    return node_.house->definition_of(name);
   }
 
   void handle(queue_removal& message) { on_request(std::move(message)); }
@@ -184,7 +195,8 @@ private:
     for (const auto& queue : s.removed) queue->post(queue_removed_now{queue});
     for (auto& a : s.answers) {
       if (auto* declared = std::get_if<queue_declared>(&a.what.what)) {
-        if (const auto* queue = published->find_queue(a.declared)) declared->queue = *queue;
+        const auto* queue = published->find_queue(a.declared);
+        declared->queue = queue != nullptr ? *queue : actor_named(a.declared);
       }
       self_->send(a.to, std::move(a.what));
     }
@@ -233,11 +245,29 @@ vhost_port::vhost_port(node_context& node, std::string name, topology_ptr first)
       snapshot_{std::move(first)} {}
 vhost_port::~vhost_port() = default;
 
+namespace {
+
+// What a binding leads to that leads to no queue. The actor was there before it could be bound.
+queue_ptr bound_actor(node_context& node, const binding_definition& binding) {
+  const auto state = node.journal.read_state(actor_house::path_of(binding.destination));
+  if (state && *state) return actor_definition(node, (*state)->mailbox, binding.destination);
+  node.log(node_context::severity::warning,
+           "the binding of exchange '" + binding.source + "' to '" + binding.destination +
+               "' leads to nothing that the store knows: messages for it are unroutable; unbind it");
+  return nullptr;
+}
+
+}  // namespace
+
 made_vhost make_vhost(node_context& node, const std::string& name, recovered_vhost recovered,
                       const std::map<mailbox_id, recovered_mailbox>& mailboxes) {
   topology first{name};
   for (auto& e : recovered.exchanges) first.restore(std::move(e));
   for (const auto& q : recovered.queues) first.restore(q);
+  for (const auto& b : recovered.bindings) {
+    if (b.kind != destination_kind::queue || first.find_queue(b.destination) != nullptr) continue;
+    if (auto actor = bound_actor(node, b)) first.restore(*actor);
+  }
   for (auto& b : recovered.bindings) first.restore(std::move(b));
   auto port = std::make_shared<vhost_port>(node, name, std::make_shared<const topology>(first));
   port->queues =

@@ -590,8 +590,7 @@ void mailbox::acknowledge(consumer_id id, std::span<const sequence_range> which,
 void mailbox::finish(consumer_id id, std::span<const sequence_range> which, effects& out) {
   const auto found = holders_.find(id);
   if (found == holders_.end()) return;
-  if (!book_) book_ = std::make_unique<rule_book>();
-  book_->moves = true;
+  demand_batch();
   take_held(*found->second, which, [&](const entry& e) {
     if (e.message) resident_ -= e.message->footprint();
     forget(e, out, true);
@@ -627,6 +626,20 @@ void mailbox::give_back(consumer_id id, std::span<const sequence_range> which) {
     put_back(std::move(e));
   });
   after_taking(*found->second);
+}
+
+void mailbox::set_aside(consumer_id from, consumer_id keeper, std::span<const sequence_range> which) {
+  const auto found = holders_.find(from);
+  if (found == holders_.end()) return;
+  holder& h = *found->second;
+  holder& k = holder_of({.id = keeper});
+  expects(&k != &h && !k.consuming, "who keeps messages aside takes none by himself");
+  take_held(h, which, [&](entry& e) {
+    if (e.message) held_resident_ += e.message->footprint();
+    hold(k, std::move(e));
+  });
+  after_taking(h);
+  drop_if_idle(k);
 }
 
 // From a holder, to where it stood; or away, if it was delivered too often [49].
@@ -759,6 +772,11 @@ void mailbox::erase_later(sequence_range which) {
 bool mailbox::stored(const entry& e) const noexcept {
   if (!e.persistent()) return e.where == kept::in_store;
   return e.at <= sent_last_ && (sent_.empty() || e.at < sent_.front().at);
+}
+
+void mailbox::demand_batch() {
+  if (!book_) book_ = std::make_unique<rule_book>();
+  book_->moves = true;
 }
 
 journal_batch mailbox::take_batch() {

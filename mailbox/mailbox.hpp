@@ -238,9 +238,15 @@ public:
                  blame why = blame::yes);
   void give_back(consumer_id holder, std::span<const sequence_range> which);
 
+  // From `holder` to `keeper`, who consumes nothing: they go on being held, and `holder` has room for others. No one is
+  // blamed, and nothing is written.
+  void set_aside(consumer_id holder, consumer_id keeper, std::span<const sequence_range> which);
+
   // Forgets all ready messages, and says how many they were.
   std::uint64_t purge(effects& out);
 
+  // Something of the owner's is to be written with the next batch, which therefore `moves`, even if nothing else is in it.
+  void demand_batch();
   // The next batch for the journal, empty when there is nothing to write or one is under way.
   journal_batch take_batch();
   // The batch under way is stored.

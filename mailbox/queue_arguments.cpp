@@ -184,6 +184,36 @@ mailbox_rules rules_of(const field_table& arguments) {
   return rules;
 }
 
+field_table arguments_of(const mailbox_rules& rules) {
+  field_table out;
+  const auto whole = [&](const char* name, auto value) {
+    if (value) out.add(name, field_value::of_long(static_cast<std::int64_t>(*value)));
+  };
+  const auto time = [&](const char* name, const auto& value) {
+    if (value) out.add(name, field_value::of_long(value->count()));
+  };
+  const auto text = [&](const char* name, const auto& value) {
+    if (value) out.add(name, field_value::of_string(*value));
+  };
+  time("x-message-ttl", rules.message_ttl);
+  time("x-expires", rules.expires);
+  whole("x-max-length", rules.length_max);
+  whole("x-max-length-bytes", rules.size_max);
+  switch (rules.on_overflow) {
+    case mailbox_rules::overflow::drop_head: break;
+    case mailbox_rules::overflow::reject_publish:
+      out.add("x-overflow", field_value::of_string("reject-publish"));
+      break;
+    case mailbox_rules::overflow::reject_publish_dlx:
+      out.add("x-overflow", field_value::of_string("reject-publish-dlx"));
+      break;
+  }
+  text("x-dead-letter-exchange", rules.dead_letter_exchange);
+  text("x-dead-letter-routing-key", rules.dead_letter_routing_key);
+  whole("x-delivery-limit", rules.delivery_limit);
+  return out;
+}
+
 std::optional<std::string> inequivalent_argument(const field_table& current, const field_table& received,
                                                  std::string_view name) {
   const auto* now = current.find(name);

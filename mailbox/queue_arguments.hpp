@@ -24,6 +24,9 @@ struct refusal;
 // delivery limit of 20, unless it says otherwise [49].
 [[nodiscard]] mailbox_rules rules_of(const field_table& arguments);
 
+// The other way round: what declares a queue with these rules.
+[[nodiscard]] field_table arguments_of(const mailbox_rules& rules);
+
 // Whether a declaration of an existing queue asks for something else than it is [1] [2].
 [[nodiscard]] std::optional<refusal> inequivalent_queue_arguments(const field_table& current,
                                                                   const field_table& received,

@@ -308,32 +308,41 @@ std::variant<queue_ptr, refusal> topology::access_queue(std::string_view name, c
   return *found;
 }
 
+std::optional<refusal> topology::check_equivalent(const queue_definition& present, const declare_queue& c,
+                                                  const field_table& arguments) const {
+  const auto described = "queue " + quoted(c.name) + " in vhost " + quoted(vhost_);
+  const auto differs = [&](std::string_view what, bool received, bool current) {
+    return refusal{kind::precondition_failed, "inequivalent arg " + quoted(what) + " for " + described +
+                                                  ": received " + quoted(bool_text(received)) +
+                                                  " but current is " + quoted(bool_text(current))};
+  };
+  if (present.owner.has_value() != c.exclusive) {
+    return refusal{
+        kind::resource_locked,
+        "cannot obtain exclusive access to locked " + described +
+            ". It could be originally declared on another connection or the exclusive property value "
+            "does not match that of the original declaration."};
+  }
+  const bool durable = c.durable && !c.exclusive;  // [6]
+  if (present.durable != durable) return differs("durable", durable, present.durable);
+  if (present.auto_delete != c.auto_delete) return differs("auto_delete", c.auto_delete, present.auto_delete);
+  const auto current = decode_table(as_bytes(present.arguments));
+  return inequivalent_queue_arguments(current ? *current : field_table{}, arguments, described);
+}
+
 std::optional<refusal> topology::on(const declare_queue& c, changes& out) {
   const auto described = "queue " + quoted(c.name) + " in vhost " + quoted(vhost_);
   const auto arguments = decode_table(as_bytes(c.arguments));
   if (!arguments) return refusal{kind::precondition_failed, arguments.error().text};
-  const bool durable = c.durable && !c.exclusive;  // [6]
   if (queues_.find(c.name) != nullptr) {
     auto access = access_queue(c.name, c.by);
     if (auto* refused = std::get_if<refusal>(&access)) return std::move(*refused);
-    const auto& present = *std::get<queue_ptr>(access);
-    const auto differs = [&](std::string_view what, bool received, bool current) {
-      return refusal{kind::precondition_failed, "inequivalent arg " + quoted(what) + " for " + described +
-                                                    ": received " + quoted(bool_text(received)) +
-                                                    " but current is " + quoted(bool_text(current))};
-    };
-    if (present.owner.has_value() != c.exclusive) {
-      return refusal{
-          kind::resource_locked,
-          "cannot obtain exclusive access to locked " + described +
-              ". It could be originally declared on another connection or the exclusive property value "
-              "does not match that of the original declaration."};
-    }
-    if (present.durable != durable) return differs("durable", durable, present.durable);
-    if (present.auto_delete != c.auto_delete)
-      return differs("auto_delete", c.auto_delete, present.auto_delete);
-    const auto current = decode_table(as_bytes(present.arguments));
-    return inequivalent_queue_arguments(current ? *current : field_table{}, *arguments, described);
+    return check_equivalent(*std::get<queue_ptr>(access), c, *arguments);
+  }
+  if (c.actor.value != 0) {
+    queue_definition actor;
+    actor.durable = actor.of_actor = true;
+    return check_equivalent(actor, c, *arguments);
   }
   if (!c.server_named && c.name.starts_with("amq.")) {
     return refusal{kind::access_refused,
@@ -343,7 +352,7 @@ std::optional<refusal> topology::on(const declare_queue& c, changes& out) {
   queue_definition made;
   made.id = c.id;
   made.name = c.name;
-  made.durable = durable;
+  made.durable = c.durable && !c.exclusive;  // [6]
   made.auto_delete = c.auto_delete;
   if (c.exclusive) made.owner = c.by;
   made.arguments = c.arguments;
@@ -410,6 +419,15 @@ std::variant<binding_definition::header_match, refusal> header_match_of(const fi
 }  // namespace
 
 std::optional<refusal> topology::on(const bind& c, changes& out) {
+  const bool new_actor =
+      c.actor && c.kind == destination_kind::queue && queues_.find(c.destination) == nullptr;
+  if (new_actor) queues_.set(c.destination, c.actor);
+  auto refused = add_binding(c, out);
+  if (new_actor && refused) queues_.erase(c.destination);
+  return refused;
+}
+
+std::optional<refusal> topology::add_binding(const bind& c, changes& out) {
   if (auto refused = check_ends(c.kind, c.source, c.destination, c.by)) return refused;
   const auto* source = find_exchange(c.source);
   if (source->bindings.find(key_of(c.kind, c.destination, c.routing_key, c.arguments)) != nullptr) {
@@ -488,6 +506,10 @@ bool topology::remove_binding(const binding_ptr& binding, changes& out) {
   if (!others.erase(binding->source + '\0' + key)) return false;
   if (others.empty()) {
     by_destination_.erase(destination);
+    if (binding->kind == destination_kind::queue) {
+      const auto* queue = queues_.find(binding->destination);
+      if (queue != nullptr && (*queue)->of_actor) queues_.erase(binding->destination);
+    }
   } else {
     by_destination_.set(destination, std::move(others));
   }

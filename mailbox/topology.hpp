@@ -66,6 +66,9 @@ struct queue_definition {
   std::optional<connection_id> owner;  // of an exclusive queue; such a queue never survives a restart
   std::string arguments;               // field table as it came, without its length
   std::shared_ptr<mailbox_port> port;  // null until its actor was started
+  // The mailbox of a durable actor. It stands here only as long as something is bound to it, and is not stored: the
+  // bindings to its name are, and the actor's state.
+  bool of_actor = false;
 };
 using queue_ptr = std::shared_ptr<const queue_definition>;
 
@@ -127,6 +130,7 @@ struct declare_queue {
   bool server_named = false;
   std::string arguments;
   connection_id by{};
+  mailbox_id actor{};  // of the durable actor of this name, if there is one: it is as good as declared
 };
 // The queue's own actor asks for it, when it knows that nothing speaks against it.
 struct remove_queue {
@@ -138,6 +142,7 @@ struct bind {
   destination_kind kind = destination_kind::queue;
   std::string source, destination, routing_key, arguments;
   connection_id by{};
+  queue_ptr actor{};  // the durable actor of the destination's name, if there is one
 };
 struct unbind {
   destination_kind kind = destination_kind::queue;
@@ -233,12 +238,16 @@ public:
 private:
   void add_exchange(exchange_definition definition);
   void set_exchange(exchange_state state);
+  std::optional<refusal> add_binding(const bind& command, changes& out);
   void add_binding(const binding_ptr& binding);
   // Says whether its source is an auto-delete exchange that has lost its last binding, and must go too.
   bool remove_binding(const binding_ptr& binding, changes& out);
   // The names of the exchanges that must go too.
   std::vector<std::string> remove_bindings_to(destination_kind kind, const std::string& name, changes& out);
   void remove_exchanges(std::vector<std::string> names, changes& out);
+  [[nodiscard]] std::optional<refusal> check_equivalent(const queue_definition& present,
+                                                        const declare_queue& c,
+                                                        const field_table& arguments) const;
   std::optional<refusal> check_ends(destination_kind kind, const std::string& source,
                                     const std::string& destination, connection_id by) const;
 

@@ -1,7 +1,7 @@
 #include "node/command_line.hpp"
 
+#include "gateway/version.hpp"
 #include "node/commands/command.hpp"
-#include "node/version.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -24,7 +24,7 @@ exit_code command_context::fail(const error& failure) const {
 
 int run_command_line(std::vector<std::string> arguments, std::ostream& out, std::ostream& err) {
   CLI::App app{"Looks after a Posthorn node, checks a store, loads a broker.", "posthorn"};
-  app.set_version_flag("--version", "posthorn " + std::string{version});
+  app.set_version_flag("--version", "posthorn " + std::string{product_version});
   app.get_formatter()->column_width(27);
   app.require_subcommand(1);
   app.fallthrough();

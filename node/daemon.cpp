@@ -1,9 +1,9 @@
 #include "node/daemon.hpp"
 
+#include "gateway/version.hpp"
 #include "node/daemon_options.hpp"
 #include "node/exit_code.hpp"
 #include "node/run.hpp"
-#include "node/version.hpp"
 
 #include <iostream>
 
@@ -21,7 +21,7 @@ int run_daemon(int argc, const char* const* argv, const fault_plan& faults) {
     return to_int(exit_code::ok);
   }
   if (options->what == daemon_options::action::version) {
-    std::cout << "posthornd " << version << '\n';
+    std::cout << "posthornd " << product_version << '\n';
     return to_int(exit_code::ok);
   }
 

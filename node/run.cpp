@@ -3,11 +3,11 @@
 #include "actors/broker.hpp"
 #include "gateway/amqp091/server.hpp"
 #include "gateway/http/server.hpp"
+#include "gateway/node_status.hpp"
+#include "gateway/version.hpp"
 #include "node/exit_code.hpp"
 #include "node/log.hpp"
-#include "node/node_status.hpp"
 #include "node/service_notifier.hpp"
-#include "node/version.hpp"
 #include "persist/damage_guard.hpp"
 
 #include <malloc.h>
@@ -175,7 +175,7 @@ private:
 
   exit_code start_amqp() {
     amqp091::server_settings wanted;
-    wanted.version = version;
+    wanted.version = product_version;
     wanted.host = settings_.amqp_listen.host;
     wanted.port = settings_.amqp_listen.port;
     wanted.heartbeat = settings_.amqp_heartbeat;
@@ -192,13 +192,13 @@ private:
   }
 
   void announce() {
-    status_.attach(*broker_, *amqp_);
+    status_.attach(*broker_, amqp_.get());
     is_starting_ = false;
     const auto http = address_to_use("http", settings_.http_listen, http_->endpoints().front().port());
     const auto amqp = address_to_use("amqp", settings_.amqp_listen, amqp_->port());
     log_.write(
         log_level::info, "the node is ready",
-        {{"node", settings_.node_name}, {"version", std::string{version}}, {"amqp", amqp}, {"http", http}});
+        {{"node", settings_.node_name}, {"version", std::string{product_version}}, {"amqp", amqp}, {"http", http}});
     if (settings_.format == log_format::text) {
       std::cout << settings_.node_name << " is ready\n  AMQP   " << amqp << "\n  HTTP   " << http
                 << "/healthz, /metrics, /api\n"

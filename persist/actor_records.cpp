@@ -60,6 +60,10 @@ result<void> check(const atomic_writes& writes) {
   for (const auto& [path, number] : writes.prune_events) {
     if (auto r = check_actor_path(path); !r) return r;
   }
+  for (const auto& u : writes.uses) {
+    if (auto r = check_actor_path(u.path); !r) return r;
+    if (u.mailbox == mailbox_id{}) return refused("actor " + u.path + " has no mailbox");
+  }
   return {};
 }
 

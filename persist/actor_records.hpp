@@ -39,6 +39,7 @@ struct actor_state {
   std::uint64_t schema_version = 0;
   std::uint64_t turn = 0;
   std::vector<std::byte> state;  // a flat Cap'n Proto message; may be empty
+  std::uint64_t last_event = 0;  // the last event of its journal that the state has in it; 0: none
 
   friend bool operator==(const actor_state&, const actor_state&) = default;
 };
@@ -72,6 +73,13 @@ struct actor_event {
   friend bool operator==(const actor_event&, const actor_event&) = default;
 };
 
+// How far an actor's mailbox was used by a turn that leaves the stored state as it is. The actor is known already.
+struct mailbox_use {
+  std::string path;
+  mailbox_id mailbox{};
+  sequence used{};
+};
+
 // What is written in one transaction with a mailbox's batch, whole or not at all. Writing it again changes nothing, as
 // long as nothing newer of the same actor was written in between. Forgotten actors are forgotten first, so that one
 // turn may replace an actor; then comes the rest, in the order of the fields.
@@ -82,6 +90,7 @@ struct atomic_writes {
   std::vector<actor_event> events;
   // (path, number): events up to this number, which a snapshot (the state) has made needless.
   std::vector<std::pair<std::string, std::uint64_t>> prune_events;
+  std::vector<mailbox_use> uses;
 };
 
 [[nodiscard]] result<void> check_actor_path(std::string_view path);

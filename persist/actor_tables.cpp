@@ -75,15 +75,27 @@ result<actor_state> read_state_record(std::span<const std::byte> key, std::span<
   return read_flat<wire::StateRecord>(*bytes, "a state", [&](const wire::StateRecord::Reader& fields) {
     const auto state = as_span(fields.getState());
     return actor_state{std::string{as_text(key)}, {fields.getMailbox()}, {fields.getUsed()},
-                       fields.getSchemaVersion(), fields.getTurn(),      {state.begin(), state.end()}};
+                       fields.getSchemaVersion(), fields.getTurn(),      {state.begin(), state.end()},
+                       fields.getLastEvent()};
   });
 }
 
-result<std::string> read_actor_record(std::span<const std::byte> key, std::span<const std::byte> value) {
+result<mailbox_owner> read_owner_record(std::span<const std::byte> key, std::span<const std::byte> value) {
   if (key.size() != number_size) return corrupted("the mailbox of an actor has an odd size");
   const auto bytes = read_plain_record(value, seed_of_key(key));
   if (!bytes) return bytes.error();
-  return std::string{as_text(*bytes)};
+  const auto parts = split(as_text(*bytes));
+  if (!parts) return mailbox_owner{std::string{as_text(*bytes)}, {}};
+  if (parts->second.size() != number_size) {
+    return corrupted("how far the mailbox of an actor was used has an odd size");
+  }
+  return mailbox_owner{std::string{parts->first}, {id_key::read(as_key(parts->second))}};
+}
+
+result<std::string> read_actor_record(std::span<const std::byte> key, std::span<const std::byte> value) {
+  auto owner = read_owner_record(key, value);
+  if (!owner) return owner.error();
+  return std::move(owner->path);
 }
 
 result<timer_record> read_timer_record(std::span<const std::byte> key, std::span<const std::byte> value) {
@@ -155,6 +167,9 @@ result<void> actor_tables::write(write_transaction& txn, const atomic_writes& wr
   for (const auto& [path, last] : writes.prune_events) {
     if (auto r = prune_events(txn, path, last); !r) return r;
   }
+  for (const auto& u : writes.uses) {
+    if (auto r = put_use(txn, u); !r) return r;
+  }
   return {};
 }
 
@@ -167,6 +182,7 @@ result<void> actor_tables::put_state(write_transaction& txn, const actor_state& 
                                        fields.setSchemaVersion(now.schema_version);
                                        fields.setTurn(now.turn);
                                        fields.setState(as_data(now.state));
+                                       fields.setLastEvent(now.last_event);
                                      });
 }
 
@@ -186,6 +202,18 @@ result<void> actor_tables::claim_mailbox(write_transaction& txn, const actor_sta
                    " and cannot get mailbox " + std::to_string(now.mailbox.value));
   }
   return put_plain(txn, actors_, id_key{now.mailbox.value}, as_key(now.path));
+}
+
+result<void> actor_tables::put_use(write_transaction& txn, const mailbox_use& use) const {
+  const auto holder = owner_of(txn.handle(), use.mailbox);
+  if (!holder) return holder.error();
+  if (!*holder || (*holder)->path != use.path) {
+    return refused("mailbox " + std::to_string(use.mailbox.value) + " is not that of actor " + use.path);
+  }
+  // Written again, it must not step back.
+  if (use.used <= (*holder)->used) return {};
+  return put_plain(txn, actors_, id_key{use.mailbox.value},
+                   as_key(actor_keys::event(use.path, use.used.value)));
 }
 
 result<void> actor_tables::forget(write_transaction& txn, const actor_state& gone) const {
@@ -265,16 +293,23 @@ result<void> actor_tables::prune_events(write_transaction& txn, std::string_view
 
 // --- reading ------------------------------------------------------------------------------------------------------
 
-result<std::optional<std::string>> actor_tables::path_of(MDB_txn* txn, mailbox_id mailbox) const {
+result<std::optional<mailbox_owner>> actor_tables::owner_of(MDB_txn* txn, mailbox_id mailbox) const {
   const id_key key{mailbox.value};
   const auto found = find(txn, actors_, key);
   if (!found) return found.error();
-  if (!*found) return std::optional<std::string>{};
-  auto path = read_actor_record(key, **found);
-  if (!path) {
-    return corrupted("the actor of mailbox " + std::to_string(mailbox.value) + ": " + path.error().text);
+  if (!*found) return std::optional<mailbox_owner>{};
+  auto owner = read_owner_record(key, **found);
+  if (!owner) {
+    return corrupted("the actor of mailbox " + std::to_string(mailbox.value) + ": " + owner.error().text);
   }
-  return std::optional{std::move(*path)};
+  return std::optional{std::move(*owner)};
+}
+
+result<std::optional<std::string>> actor_tables::path_of(MDB_txn* txn, mailbox_id mailbox) const {
+  auto owner = owner_of(txn, mailbox);
+  if (!owner) return owner.error();
+  if (!*owner) return std::optional<std::string>{};
+  return std::optional{std::move((*owner)->path)};
 }
 
 result<mailbox_id> actor_tables::last_mailbox(MDB_txn* txn) const {
@@ -294,6 +329,9 @@ result<std::optional<actor_state>> actor_tables::state_of(MDB_txn* txn, std::str
   if (!*found) return std::optional<actor_state>{};
   auto state = read_state_record(as_key(path), **found);
   if (!state) return corrupted("the state of actor " + std::string{path} + ": " + state.error().text);
+  const auto owner = owner_of(txn, state->mailbox);
+  if (!owner) return owner.error();
+  if (*owner && (*owner)->path == path) state->used = std::max(state->used, (*owner)->used);
   return std::optional{std::move(*state)};
 }
 
@@ -325,10 +363,10 @@ result<std::vector<timer_record>> actor_tables::timers_due(MDB_txn* txn, std::in
   return out;
 }
 
-result<std::optional<std::int64_t>> actor_tables::next_timer_due(MDB_txn* txn) const {
+result<std::optional<std::int64_t>> actor_tables::next_timer_due(MDB_txn* txn, std::int64_t after) const {
   auto c = cursor::open(txn, timers_);
   if (!c) return c.error();
-  const auto item = c->first();
+  const auto item = after < 0 ? c->first() : c->seek(id_key{static_cast<std::uint64_t>(after) + 1});
   if (!item) return item.error();
   if (!*item) return std::optional<std::int64_t>{};
   if ((*item)->key.size() <= number_size) return corrupted("a timer has an odd key");

@@ -29,6 +29,13 @@ namespace actor_keys {
 
 [[nodiscard]] result<actor_state> read_state_record(std::span<const std::byte> key,
                                                     std::span<const std::byte> value);
+// Whose a mailbox is, and how far it was used at least: the actor's state may know better.
+struct mailbox_owner {
+  std::string path;
+  sequence used{};
+};
+[[nodiscard]] result<mailbox_owner> read_owner_record(std::span<const std::byte> key,
+                                                      std::span<const std::byte> value);
 [[nodiscard]] result<std::string> read_actor_record(std::span<const std::byte> key,
                                                     std::span<const std::byte> value);
 [[nodiscard]] result<timer_record> read_timer_record(std::span<const std::byte> key,
@@ -49,17 +56,20 @@ public:
   [[nodiscard]] result<std::optional<std::string>> path_of(MDB_txn* txn, mailbox_id mailbox) const;
   // The last mailbox that belongs to an actor; 0: none does.
   [[nodiscard]] result<mailbox_id> last_mailbox(MDB_txn* txn) const;
+  // With `used` as the table `actors` has it, if that is further.
   [[nodiscard]] result<std::optional<actor_state>> state_of(MDB_txn* txn, std::string_view path) const;
   // The actor of a mailbox: nothing if it has none, `corrupted` if its state does not say the same.
   [[nodiscard]] result<std::optional<actor_state>> actor_of(MDB_txn* txn, mailbox_id mailbox) const;
   [[nodiscard]] result<std::vector<timer_record>> timers_due(MDB_txn* txn, std::int64_t until,
                                                              std::size_t count_max) const;
-  [[nodiscard]] result<std::optional<std::int64_t>> next_timer_due(MDB_txn* txn) const;
+  [[nodiscard]] result<std::optional<std::int64_t>> next_timer_due(MDB_txn* txn, std::int64_t after) const;
   [[nodiscard]] result<std::vector<actor_event>> history(MDB_txn* txn, std::string_view path,
                                                          std::uint64_t from, std::size_t count_max) const;
 
 private:
+  [[nodiscard]] result<std::optional<mailbox_owner>> owner_of(MDB_txn* txn, mailbox_id mailbox) const;
   result<void> put_state(write_transaction& txn, const actor_state& now) const;
+  result<void> put_use(write_transaction& txn, const mailbox_use& use) const;
   result<void> claim_mailbox(write_transaction& txn, const actor_state& now) const;
   result<void> forget(write_transaction& txn, const actor_state& gone) const;
   result<void> set_timer(write_transaction& txn, const timer_record& timer) const;

@@ -37,6 +37,7 @@ struct StateRecord {  # a durable actor after its last turn; stands under its pa
   schemaVersion @2 :UInt64;
   turn @3 :UInt64;  # how many turns were committed
   state @4 :Data;  # a flat message of the actor's own schema; empty while it has none
+  lastEvent @5 :UInt64;  # the last event of its journal that the state has in it; 0: none
 }
 
 struct TimerRecord {  # stands under when it is due, the actor's path and the timer's name

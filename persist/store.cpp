@@ -681,10 +681,10 @@ result<std::vector<timer_record>> store::timers_due(std::int64_t until, std::siz
   return actors_.timers_due(txn->handle(), until, count_max);
 }
 
-result<std::optional<std::int64_t>> store::next_timer_due() const {
+result<std::optional<std::int64_t>> store::next_timer_due(std::int64_t after) const {
   const auto txn = read_transaction::begin(environment_.get());
   if (!txn) return txn.error();
-  return actors_.next_timer_due(txn->handle());
+  return actors_.next_timer_due(txn->handle(), after);
 }
 
 result<std::vector<actor_event>> store::read_history(std::string_view path, std::uint64_t from,

@@ -125,7 +125,7 @@ public:
   // Up to `count_max` timers that are due at `until` (milliseconds since 1970) or before, the earliest first.
   [[nodiscard]] result<std::vector<timer_record>> timers_due(std::int64_t until, std::size_t count_max) const;
   // When the first of all timers is due, in milliseconds since 1970.
-  [[nodiscard]] result<std::optional<std::int64_t>> next_timer_due() const;
+  [[nodiscard]] result<std::optional<std::int64_t>> next_timer_due(std::int64_t after = -1) const;
   // Up to `count_max` events of an actor's journal, in order, from the number `from` on.
   [[nodiscard]] result<std::vector<actor_event>> read_history(std::string_view path, std::uint64_t from,
                                                               std::size_t count_max) const;

@@ -14,9 +14,12 @@
 
 namespace posthorn {
 
+// An open door: `port()` and `counts()`; `stop` closes it before it goes.
 using amqp_door = amqp091::server;
+// Where it listens, and what it allows.
 using amqp_settings = amqp091::server_settings;
 
+// Opens a door to the node. It takes clients from the moment that this returns.
 [[nodiscard]] inline result<std::unique_ptr<amqp_door>> listen_for_amqp(node& n,
                                                                         const amqp_settings& settings) {
   return amqp_door::listen(n.broker(), settings);

@@ -166,6 +166,9 @@ private:
   std::uint64_t enter_delivery(channel& c, std::uint32_t holder, const delivery& d);
   void release(channel& c);
   std::optional<queue_ptr> queue_for(channel& c, std::string_view name, method_id about);
+  // The mailbox of a durable actor, which needs no declaring; null: this vhost has none of this name.
+  [[nodiscard]] queue_ptr actor_named(std::string_view name) const;
+  [[nodiscard]] bool knows_actor(std::string_view name) const;
   std::optional<std::string> name_for(channel& c, std::string_view name, method_id about);
   bool answer_deliveries(channel& c, std::uint64_t tag, bool multiple, outcome how, method_id about);
   void drop_holder_if_idle(channel& c, std::uint32_t index);

@@ -1,6 +1,8 @@
 // The methods of an open channel but for basic.publish, and how their answers and the deliveries leave.
 #include "gateway/amqp091/connection.hpp"
 
+#include "actors/actor_house.hpp"
+
 #include <algorithm>
 #include <random>
 
@@ -51,11 +53,32 @@ std::optional<queue_ptr> connection::queue_for(channel& c, std::string_view name
   const auto full = name_for(c, name, about);
   if (!full) return std::nullopt;
   auto access = snapshot_->access_queue(*full, id_);
+  if (std::holds_alternative<refusal>(access) && snapshot_->find_queue(*full) == nullptr) {
+    if (auto actor = actor_named(*full)) return actor;
+  }
   if (auto* refused = std::get_if<refusal>(&access)) {
     refuse(c, about, *refused);
     return std::nullopt;
   }
   return std::move(std::get<queue_ptr>(access));
+}
+
+bool connection::knows_actor(std::string_view name) const {
+  auto& node = server_.node.context();
+  return node.actors_vhost.lock() == vhost_ && node.house->knows(name);
+}
+
+queue_ptr connection::actor_named(std::string_view name) const {
+  auto& node = server_.node.context();
+  if (node.actors_vhost.lock() != vhost_) return nullptr;
+  auto port = node.house->find(name);
+  if (!port) return nullptr;
+  auto mailbox = std::make_shared<queue_definition>();
+  mailbox->id = port->id;
+  mailbox->name = name;
+  mailbox->durable = mailbox->of_actor = true;
+  mailbox->port = std::move(port);
+  return mailbox;
 }
 
 // --- exchanges ----------------------------------------------------------------------------------------------------
@@ -156,7 +179,7 @@ bool connection::on(channel& c, const method::queue_delete& m) {
   constexpr auto about = id_of<method::queue_delete>;
   const auto name = name_for(c, m.queue, about);
   if (!name) return phase_ == phase::running;
-  if (snapshot_->find_queue(*name) == nullptr) {  // a success: [13]
+  if (snapshot_->find_queue(*name) == nullptr && !knows_actor(*name)) {  // a success: [13]
     if (!m.no_wait) send(c.number, method::queue_delete_ok{0});
     return true;
   }

@@ -168,14 +168,7 @@ const std::vector<queue_ptr>& connection::find_route(channel& c, const exchange_
   std::erase_if(found.queues, [](const queue_ptr& queue) { return queue->port == nullptr; });
   if (found.queues.empty() && exchange.definition.name.empty()) {
     // The default exchange leads to durable actors, too.
-    if (auto port = server_.node.context().house->find(message.routing_key())) {
-      auto mailbox = std::make_shared<queue_definition>();
-      mailbox->id = port->id;
-      mailbox->name = message.routing_key();
-      mailbox->durable = true;
-      mailbox->port = std::move(port);
-      found.queues.push_back(std::move(mailbox));
-    }
+    if (auto actor = actor_named(message.routing_key())) found.queues.push_back(std::move(actor));
   }
   // It holds for the next message of these names, unless a headers exchange may stand on the way.
   const bool names_decide = exchange.definition.type != exchange_type::headers &&

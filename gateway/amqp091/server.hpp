@@ -15,21 +15,24 @@
 
 namespace posthorn::amqp091 {
 
+// Where a door listens, and what it allows its clients.
 struct server_settings {
-  std::string version{};      // of the product, as clients are told
-  std::string host = "*";     // "*": all addresses, IPv6 and IPv4
-  std::uint16_t port = 5672;  // 0: any free one
-  std::chrono::seconds heartbeat{60};
-  std::uint16_t channel_max = 2047;
-  std::uint32_t frame_max = 131072;
-  std::uint64_t message_size_max = std::uint64_t{16} << 20;
-  std::uint64_t connection_max = 0;  // 0: no limit
-  std::chrono::milliseconds handshake_timeout{10'000};
-  unsigned threads = 0;  // 0: one for every two cores
+  std::string version{};                                     // of the product, as clients are told
+  std::string host = "*";                                    // "*": all addresses, IPv6 and IPv4
+  std::uint16_t port = 5672;                                 // 0: any free one
+  std::chrono::seconds heartbeat{60};                        // proposed to clients; 0: none
+  std::uint16_t channel_max = 2047;                          // for each connection
+  std::uint32_t frame_max = 131072;                          // bytes, with the frame's header and end
+  std::uint64_t message_size_max = std::uint64_t{16} << 20;  // bytes of a body; more closes the channel
+  std::uint64_t connection_max = 0;                          // 0: no limit
+  std::chrono::milliseconds handshake_timeout{10'000};       // from the connection to the end of the login
+  unsigned threads = 0;                                      // 0: one for every two cores
 };
 
+// What is open now.
 struct server_counts {
-  std::uint64_t connections = 0, channels = 0;
+  std::uint64_t connections = 0;  // that are logged in or about to
+  std::uint64_t channels = 0;     // of all of them
 };
 
 class server {
@@ -42,6 +45,7 @@ public:
 
   // The port that is listened on.
   [[nodiscard]] std::uint16_t port() const noexcept;
+  // What is open now.
   [[nodiscard]] server_counts counts() const noexcept;
 
   // No new connections; tells the clients (320), waits until they have gone, but not longer than `patience`.

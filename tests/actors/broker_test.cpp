@@ -1,279 +1,12 @@
-// The broker from its actors' side: connections are probes that note down what they are told. Nothing here sleeps: a
-// probe is waited for until it has heard what is expected, or the deadline has passed.
-#include "actors/broker.hpp"
+// The broker from its actors' side.
+#include "tests/actors/probed_broker.hpp"
 
-#include "actors/queue.hpp"
-#include "tests/persist/scratch.hpp"
-
-#include <catch2/catch_test_macros.hpp>
-
-#include <algorithm>
-#include <chrono>
-#include <condition_variable>
-#include <deque>
 #include <functional>
-#include <map>
-#include <memory>
-#include <mutex>
 #include <set>
-#include <string>
-#include <thread>
-#include <utility>
-#include <variant>
-#include <vector>
 
 using namespace posthorn;
+using namespace posthorn::probed;
 using kind = refusal::kind;
-
-namespace {
-
-constexpr auto patience = std::chrono::seconds{60};  // under a sanitizer on a busy machine, too
-constexpr std::int64_t plenty = std::int64_t{1} << 40;
-
-// What a probe has heard.
-struct notes {
-  std::mutex mutex;
-  std::condition_variable news;
-  std::vector<delivery> deliveries;
-  std::map<std::pair<publisher_id, std::uint64_t>, int> settled;  // how often
-  std::map<request_token, reply> replies;
-  std::vector<request_token> order;  // of the replies
-  std::vector<consumer_id> cancelled;
-  std::size_t settled_count = 0;
-  bool closed = false;
-
-  template <class Note>
-  void note(Note&& how) {
-    {
-      const std::lock_guard guard{mutex};
-      if (closed) return;
-      how();
-    }
-    news.notify_all();
-  }
-};
-
-connection_actor::behavior_type probe(std::shared_ptr<notes> n) {
-  return {
-      [n](deliver& m) {
-        n->note(
-            [&] { std::move(m.deliveries.begin(), m.deliveries.end(), std::back_inserter(n->deliveries)); });
-      },
-      [n](settled& m) {
-        n->note([&] {
-          for (const auto& s : m.settlements) {
-            for (auto number = s.first; number <= s.last; ++number) {
-              ++n->settled[{s.by, number}];
-              ++n->settled_count;
-            }
-          }
-        });
-      },
-      [n](reply& m) {
-        n->note([&] {
-          n->order.push_back(m.token);
-          const auto token = m.token;
-          n->replies[token] = std::move(m);
-        });
-      },
-      [n](consumer_cancelled& m) { n->note([&] { n->cancelled.push_back(m.consumer); }); },
-      [](close_connection&) {},
-      [](alarm_changed&) {},
-  };
-}
-
-std::string body_of(const delivery& d) { return posthorn::body_of(*d.message); }
-
-using queue_handle = std::shared_ptr<queue_port>;
-
-class client {
-public:
-  explicit client(broker& b) : broker_{b} {
-    id = node_context::next_id<connection_id>(b.context().last_connection);
-    by = {id.value << 16 | 1};
-    handle = b.system().spawn([n = heard](connection_actor::pointer) { return probe(n); });
-  }
-  ~client() { leave(); }
-  client(const client&) = delete;
-  client& operator=(const client&) = delete;
-
-  void leave(caf::exit_reason how = caf::exit_reason::user_shutdown) {
-    if (handle) caf::anon_send_exit(handle, how);
-    handle = nullptr;
-    // A queue that was removed lives as long as an answer that names it.
-    const std::lock_guard guard{heard->mutex};
-    heard->closed = true;
-    heard->replies.clear();
-  }
-
-  void forget_replies() {
-    const std::lock_guard guard{heard->mutex};
-    heard->replies.clear();
-  }
-
-  template <class Condition>
-  bool wait(Condition condition) {
-    std::unique_lock lock{heard->mutex};
-    return heard->news.wait_for(lock, patience, condition);
-  }
-
-  // --- requests and their answers ---
-
-  template <class Command>
-  request_token ask_vhost(Command command, const char* vhost = "/") {
-    const auto token = ++last_token_;
-    broker_.find_vhost(vhost)->post(topology_request{handle, token, std::move(command)});
-    return token;
-  }
-  reply answer(request_token token) {
-    REQUIRE(wait([&] { return heard->replies.contains(token); }));
-    const std::lock_guard guard{heard->mutex};
-    return heard->replies.at(token);
-  }
-  template <class Answer>
-  Answer answer(request_token token) {
-    auto got = answer(token);
-    if (const auto* refused = std::get_if<refusal>(&got.what)) INFO("refused: " << refused->text);
-    REQUIRE(std::holds_alternative<Answer>(got.what));
-    return std::get<Answer>(std::move(got.what));
-  }
-  template <class Request>
-  request_token ask(const queue_handle& queue, Request request) {
-    request.from = handle;
-    request.token = ++last_token_;
-    const auto token = request.token;
-    queue->post(std::move(request));
-    return token;
-  }
-
-  // --- what clients do ---
-
-  [[nodiscard]] queue_handle queue(const std::string& name) const {
-    const auto snapshot = broker_.find_vhost("/")->snapshot();
-    const auto* found = snapshot->find_queue(name);
-    REQUIRE(found != nullptr);
-    return port_of(**found).shared_from_this();
-  }
-  declare_queue a_queue(const std::string& name) const {
-    declare_queue c;
-    c.name = name;
-    c.durable = true;
-    c.by = id;
-    return c;
-  }
-  queue_handle declare(const std::string& name) {
-    const auto declared = answer<queue_declared>(ask_vhost(a_queue(name)));
-    REQUIRE(declared.queue != nullptr);
-    return port_of(*declared.queue).shared_from_this();
-  }
-  // Messages "<prefix> 1" and so on.
-  void publish(const queue_handle& to, std::size_t count, bool persistent = true,
-               const std::string& prefix = "m") {
-    publish_batch batch{handle, id, {}};
-    for (std::size_t n = 1; n <= count; ++n) {
-      batch.messages.push_back(
-          {message_of(prefix + " " + std::to_string(++published), persistent), by, published});
-    }
-    to->post(std::move(batch));
-  }
-  bool all_settled(std::size_t count) {
-    return wait([&] { return heard->settled_count >= count; });
-  }
-  consumer_id start_consuming(const queue_handle& from, std::uint32_t prefetch = 0, bool exclusive = false) {
-    const auto consumer = node_context::next_id<consumer_id>(broker_.context().last_consumer);
-    consume request;
-    request.by = id;
-    request.consumer = {consumer, prefetch, true, plenty};
-    request.exclusive = exclusive;
-    last_asked = ask(from, std::move(request));
-    return consumer;
-  }
-  consumer_id consume_from(const queue_handle& from, std::uint32_t prefetch = 0) {
-    const auto consumer = start_consuming(from, prefetch);
-    answer<done>(last_asked);
-    return consumer;
-  }
-  // Takes the deliveries out of the notes when there are that many.
-  std::vector<delivery> take(std::size_t count) {
-    REQUIRE(wait([&] { return heard->deliveries.size() >= count; }));
-    const std::lock_guard guard{heard->mutex};
-    return std::exchange(heard->deliveries, {});
-  }
-  void answer_for(const queue_handle& queue, const std::vector<delivery>& deliveries,
-                  outcome how = outcome::acknowledged) {
-    answer_held message;
-    for (const auto& d : deliveries) message.answers.push_back({d.to, how, {{d.at, d.at}}});
-    queue->post(std::move(message));
-  }
-  queue_counts counts(const queue_handle& queue) { return answer<queue_counts>(ask(queue, inspect_queue{})); }
-
-  connection_id id;
-  publisher_id by;
-  connection_actor handle;
-  std::shared_ptr<notes> heard = std::make_shared<notes>();
-  std::uint64_t published = 0;
-  request_token last_asked = 0;
-
-private:
-  broker& broker_;
-  request_token last_token_ = 0;
-};
-
-// A broker on a directory of its own. It stops when nobody has a handle of an actor any more, as behind its gateways.
-class node {
-public:
-  explicit node(std::uint64_t memory = std::uint64_t{128} << 20) : memory_{memory} { start(); }
-
-  void start() {
-    broker_settings settings;
-    settings.data_directory = directory.path();
-    settings.map_size = std::uint64_t{256} << 20;
-    settings.disk_free_min = 1;
-    settings.memory_messages_max = memory_;
-    settings.threads = 3;
-    auto started = broker::start(std::move(settings));
-    REQUIRE(started.has_value());
-    running = std::move(*started);
-  }
-  void restart() {
-    running.reset();
-    start();
-  }
-  broker& operator*() const { return *running; }
-  [[nodiscard]] topology_ptr snapshot() const { return running->find_vhost("/")->snapshot(); }
-
-  // What would be found if the machine stopped now. Nothing may be under way.
-  [[nodiscard]] recovered_store on_disk() const {
-    const scratch_directory copy;
-    copy.set_content(directory.content());
-    return recover(*open_store(copy, std::uint64_t{256} << 20));
-  }
-
-  scratch_directory directory;
-  std::unique_ptr<broker> running;
-
-private:
-  std::uint64_t memory_;
-};
-
-// For what nobody is told about: looks again and again, and lets others run in between.
-template <class Condition>
-bool eventually(Condition condition) {
-  const auto give_up_at = std::chrono::steady_clock::now() + patience;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > give_up_at) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
-
-std::vector<std::string> bodies_of(const std::vector<delivery>& deliveries) {
-  std::vector<std::string> out;
-  for (const auto& d : deliveries) out.push_back(body_of(d));
-  return out;
-}
-
-}  // namespace
 
 // --- durability ---------------------------------------------------------------------------------------------------
 
@@ -305,7 +38,7 @@ TEST_CASE("what was acknowledged is gone after a restart, and the rest is there,
     REQUIRE(c.all_settled(15));
     c.consume_from(q, 4);
     const auto first = c.take(4);
-    CHECK(bodies_of(first) == std::vector<std::string>{"m 1", "m 2", "m 3", "m 4"});
+    CHECK(bodies_of(first) == std::vector<std::string>{"1", "2", "3", "4"});
     CHECK_FALSE(first.front().redelivered);
     c.answer_for(q, {first[0], first[2]});
     c.take(2);
@@ -318,8 +51,7 @@ TEST_CASE("what was acknowledged is gone after a restart, and the rest is there,
   c.publish(q, 1);
   c.consume_from(q);
   const auto again = c.take(9);
-  CHECK(bodies_of(again) ==
-        std::vector<std::string>{"m 2", "m 4", "m 5", "m 6", "m 7", "m 8", "m 9", "m 10", "m 1"});
+  CHECK(bodies_of(again) == std::vector<std::string>{"2", "4", "5", "6", "7", "8", "9", "10", "1"});
   for (const auto& d : again) CHECK(d.redelivered == (&d != &again.back()));
   c.answer_for(q, again);
   CHECK(c.counts(q).ready == 0);
@@ -420,7 +152,7 @@ TEST_CASE("what a connection held goes to another consumer when it is killed", "
   }
   other.consume_from(q);
   const auto back = other.take(4);
-  CHECK(bodies_of(back) == std::vector<std::string>{"m 1", "m 3", "m 4", "m 5"});
+  CHECK(bodies_of(back) == std::vector<std::string>{"1", "3", "4", "5"});
   for (const auto& d : back) CHECK(d.redelivered);
   other.answer_for(q, back);
   CHECK(publisher.all_settled(5));
@@ -453,10 +185,10 @@ TEST_CASE("a rejected message is gone, and a returned one comes back first", "[a
   c.consume_from(q, 2);
   const auto held = c.take(2);
   c.answer_for(q, {held[1]}, outcome::rejected);
-  CHECK(body_of(c.take(1).front()) == "m 3");
+  CHECK(body_of(c.take(1).front()) == "3");
   c.answer_for(q, {held[0]}, outcome::returned);
   const auto back = c.take(1);
-  CHECK(body_of(back.front()) == "m 1");
+  CHECK(body_of(back.front()) == "1");
   CHECK(back.front().redelivered);
 }
 
@@ -504,11 +236,11 @@ TEST_CASE("a fetch gives one message and says how many are left", "[actors]") {
   c.publish(q, 3);
   auto got = c.answer<fetched>(c.ask(q, request));
   REQUIRE(got.message);
-  CHECK(body_of(*got.message) == "m 1");
+  CHECK(body_of(*got.message) == "1");
   CHECK(got.remaining == 2);
   request.acknowledges = false;
   got = c.answer<fetched>(c.ask(q, request));
-  CHECK(body_of(*got.message) == "m 2");
+  CHECK(body_of(*got.message) == "2");
   CHECK(got.remaining == 1);
   c.answer_for(q, {{request.holder, {1}, nullptr, false}}, outcome::returned);
   CHECK(c.counts(q).ready == 2);

@@ -21,6 +21,34 @@ constexpr auto patience = 20s;
 constexpr std::int64_t first_deposit = 1000, amount = 10;
 constexpr int transfers = 12;
 
+// The same accounts as states that are written with each turn, and as event journals.
+enum class kept_as { state, journal };
+
+durable<bank::Account> accounts_with_journal() {
+  return durable<bank::Account>("account")
+      .on_event<bank::Deposit>([](bank::Account::Builder state, bank::Deposit::Reader m) {
+        state.setBalance(state.getBalance() + m.getAmount());
+      })
+      .on_event<bank::Transfer>([](bank::Account::Builder state, bank::Transfer::Reader m) {
+        state.setBalance(state.getBalance() - m.getAmount());
+        state.setTransfers(state.getTransfers() + 1);
+      })
+      .on<bank::Deposit>([](turn<bank::Account>& t, bank::Deposit::Reader m) {
+        t.record<bank::Deposit>([&](auto event) { event.setAmount(m.getAmount()); });
+      })
+      .on<bank::Transfer>([](turn<bank::Account>& t, bank::Transfer::Reader m) {
+        t.record<bank::Transfer>([&](auto event) { event.setAmount(m.getAmount()); });
+        t.send<bank::Deposit>(m.getTo().cStr(), [&](auto deposit) { deposit.setAmount(m.getAmount()); });
+      })
+      .on<bank::Ask>([](turn<bank::Account>& t, bank::Ask::Reader) {
+        t.reply<bank::Balance>([&](auto balance) {
+          balance.setAmount(t.state().getBalance());
+          balance.setTransfers(t.state().getTransfers());
+        });
+      })
+      .snapshot_every(3);
+}
+
 durable<bank::Account> accounts() {
   return durable<bank::Account>("account")
       .on<bank::Deposit>([](turn<bank::Account>& t, bank::Deposit::Reader m) {
@@ -39,13 +67,16 @@ durable<bank::Account> accounts() {
       });
 }
 
-std::unique_ptr<node> open(const std::filesystem::path& directory, const fault_plan& faults = {}) {
+std::unique_ptr<node> open(const std::filesystem::path& directory, kept_as how,
+                           const fault_plan& faults = {}) {
   broker_settings settings;
   settings.data_directory = directory;
   settings.threads = 2;
   settings.faults = faults;
   auto started = node::start(std::move(settings));
-  if (!started || !(*started)->add(accounts())) std::_Exit(1);
+  if (!started || !(*started)->add(how == kept_as::state ? accounts() : accounts_with_journal())) {
+    std::_Exit(1);
+  }
   return std::move(*started);
 }
 
@@ -64,13 +95,14 @@ balances ask(node& n) {
 
 // In a process of its own: transfers, one after the other or all at once, until it is over or the fault strikes. What
 // was confirmed is counted in the pipe. Its exit code.
-int run_with(const std::filesystem::path& directory, const fault_plan& faults, bool at_once, int& confirmed) {
+int run_with(const std::filesystem::path& directory, kept_as how, const fault_plan& faults, bool at_once,
+             int& confirmed) {
   int ends[2];
   REQUIRE(::pipe(ends) == 0);
   const auto child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {
-    auto running = open(directory, faults);
+    auto running = open(directory, how, faults);
     std::vector<std::future<result<void>>> sent;
     const auto confirm = [&](std::future<result<void>>& f) {
       if (f.wait_for(patience) != std::future_status::ready || !f.get()) std::_Exit(2);
@@ -103,15 +135,15 @@ int run_with(const std::filesystem::path& directory, const fault_plan& faults, b
   return WEXITSTATUS(status);
 }
 
-void prepare(const std::filesystem::path& directory) {
-  auto running = open(directory);
+void prepare(const std::filesystem::path& directory, kept_as how) {
+  auto running = open(directory, how);
   REQUIRE(running->send<bank::Deposit>("account/anna", [](auto m) { m.setAmount(first_deposit); }).get());
   CHECK(ask(*running).anna == first_deposit);
 }
 
 // What is wrong with what is found after the crash; empty if nothing is.
-std::string fault_of(const std::filesystem::path& directory, int confirmed) {
-  auto running = open(directory);
+std::string fault_of(const std::filesystem::path& directory, kept_as how, int confirmed) {
+  auto running = open(directory, how);
   balances found;
   for (const auto until = std::chrono::steady_clock::now() + patience;;) {
     found = ask(*running);
@@ -144,29 +176,44 @@ constexpr bool can_fork = true;
 
 }  // namespace
 
-TEST_CASE("a crash at any point of a publish and a turn leaves the state of before or after",
-          "[durable][faults]") {
-  if (!can_fork) SKIP("not under ThreadSanitizer");
+namespace {
+
+void crash_everywhere(kept_as how, std::initializer_list<unsigned> times) {
   for (const auto point : fault_points) {
     int strikes = 0;
-    for (const unsigned on : {1U, 2U, 5U}) {
+    for (const unsigned on : times) {
       for (const bool at_once : {false, true}) {
         scratch_directory directory;
-        prepare(directory.path());
+        prepare(directory.path(), how);
         fault_plan faults;
         faults.crash_at = point;
         faults.crash_on = on;
         int confirmed = 0;
-        const auto code = run_with(directory.path(), faults, at_once, confirmed);
+        const auto code = run_with(directory.path(), how, faults, at_once, confirmed);
         INFO(point << " for the " << on << ". time, " << (at_once ? "all at once" : "one by one"));
         CHECK((code == 0 || code == crashed));
         strikes += code == crashed;
-        CHECK(fault_of(directory.path(), confirmed) == "");
+        CHECK(fault_of(directory.path(), how, confirmed) == "");
       }
     }
     INFO(point);
     CHECK(strikes > 0);
   }
+}
+
+}  // namespace
+
+TEST_CASE("a crash at any point of a publish and a turn leaves the state of before or after",
+          "[durable][faults]") {
+  if (!can_fork) SKIP("not under ThreadSanitizer");
+  crash_everywhere(kept_as::state, {1U, 2U, 5U});
+}
+
+TEST_CASE("a crash at any point of a turn that records events leaves the state of before or after",
+          "[journal][faults]") {
+  if (!can_fork) SKIP("not under ThreadSanitizer");
+  // Before a snapshot, and with one.
+  crash_everywhere(kept_as::journal, {2U, 4U});
 }
 
 TEST_CASE("a turn whose commit is split in two is found out", "[durable][faults]") {
@@ -175,14 +222,14 @@ TEST_CASE("a turn whose commit is split in two is found out", "[durable][faults]
   int found_out = 0;
   for (unsigned on = 1; on <= 20 && found_out == 0; ++on) {
     scratch_directory directory;
-    prepare(directory.path());
+    prepare(directory.path(), kept_as::state);
     fault_plan faults;
     faults.split_turn = true;
     faults.crash_at = "commit.messages_written";
     faults.crash_on = on;
     int confirmed = 0;
-    if (run_with(directory.path(), faults, false, confirmed) != crashed) continue;
-    found_out += fault_of(directory.path(), confirmed) != "";
+    if (run_with(directory.path(), kept_as::state, faults, false, confirmed) != crashed) continue;
+    found_out += fault_of(directory.path(), kept_as::state, confirmed) != "";
   }
   CHECK(found_out > 0);
 }

@@ -765,3 +765,90 @@ TEST_CASE("visiting shows every queue, exchange and binding once", "[topology]")
   CHECK(exchanges == h.t.exchange_count());
   CHECK(bindings == 3);
 }
+
+namespace {
+
+// A command to bind an actor's mailbox, as the vhost gives it when the name is an actor's.
+bind to_actor(std::string source, std::string actor, std::string key) {
+  auto definition = std::make_shared<queue_definition>();
+  definition->id = {1000};
+  definition->name = actor;
+  definition->durable = definition->of_actor = true;
+  bind c;
+  c.id = {500};
+  c.source = std::move(source);
+  c.destination = std::move(actor);
+  c.routing_key = std::move(key);
+  c.actor = std::move(definition);
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE("a durable actor can be bound without being declared, and is known as long as it is bound",
+          "[topology]") {
+  host h;
+  CHECK(h.tell(to_actor("amq.topic", "account/anna", "a.*")).empty());
+  CHECK(h.tell(to_actor("amq.direct", "account/anna", "x")).empty());
+  REQUIRE(h.t.find_queue("account/anna") != nullptr);
+  std::vector<queue_ptr> to;
+  h.t.route(*h.t.find_exchange("amq.topic"), "a.b", {}, to);
+  REQUIRE(to.size() == 1);
+  CHECK(to[0]->of_actor);
+  for (const auto& change : h.changes) {
+    // Its state says whose mailbox it is: the topology stores nothing but the bindings.
+    CHECK(std::holds_alternative<binding_added>(change));
+  }
+  const auto off = [](std::string source, std::string key) {
+    unbind c;
+    c.source = std::move(source);
+    c.destination = "account/anna";
+    c.routing_key = std::move(key);
+    return c;
+  };
+  CHECK(h.tell(off("amq.topic", "a.*")).empty());
+  CHECK(h.t.find_queue("account/anna") != nullptr);
+  CHECK(h.tell(off("amq.direct", "x")).empty());
+  CHECK(h.t.find_queue("account/anna") == nullptr);
+}
+
+TEST_CASE("a refused binding of an actor leaves no trace", "[topology]") {
+  host h;
+  CHECK(h.tell(to_actor("missing", "account/anna", "")) == "no exchange 'missing' in vhost '/'");
+  CHECK(h.tell(to_actor("", "account/anna", "")) == "operation not permitted on the default exchange");
+  CHECK(h.t.find_queue("account/anna") == nullptr);
+}
+
+TEST_CASE("the last exchange that leads to an actor takes it along", "[topology]") {
+  host h;
+  CHECK(h.tell(host::an_exchange("orders", "fanout")).empty());
+  CHECK(h.tell(to_actor("orders", "account/anna", "")).empty());
+  delete_exchange gone;
+  gone.name = "orders";
+  CHECK(h.tell(gone).empty());
+  CHECK(h.t.find_queue("account/anna") == nullptr);
+  CHECK(h.t.binding_count() == 0);
+}
+
+TEST_CASE("a queue that was declared comes before an actor of its name", "[topology]") {
+  host h;
+  CHECK(h.tell(h.a_queue("account/anna")).empty());
+  CHECK(h.tell(to_actor("amq.fanout", "account/anna", "")).empty());
+  CHECK_FALSE((*h.t.find_queue("account/anna"))->of_actor);
+}
+
+TEST_CASE("an actor is as good as declared, as a durable queue without arguments", "[topology]") {
+  host h;
+  auto c = h.a_queue("account/anna");
+  c.actor = {1000};
+  CHECK(h.tell(c).empty());
+  CHECK(h.changes.empty());
+  c.durable = false;
+  CHECK(h.tell(c) ==
+        "inequivalent arg 'durable' for queue 'account/anna' in vhost '/': received 'false' but "
+        "current is 'true'");
+  c.durable = true;
+  c.arguments = table({{"x-max-length", field_value::of_int(3)}});
+  CHECK_FALSE(h.tell(c).empty());
+  CHECK(h.why == kind::precondition_failed);
+}

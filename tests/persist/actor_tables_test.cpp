@@ -81,6 +81,7 @@ struct a_turn {
                      {timer("/a", "new", 150)}};
     writes.events = {{"/a", 4, bytes_of("fourth " + wide)}};
     writes.prune_events = {{"/a", 2}};
+    writes.uses = {{"/b", two, {77}}};
   }
   result<void> commit(store& s) {
     const mailbox_write w{one, &batch, &writes};
@@ -94,6 +95,7 @@ auto picture(const store& s) {
                     bodies(s, two),
                     bodies(s, three),
                     s.read_state("/a").value(),
+                    s.read_state("/b").value(),
                     s.read_state("/c").value(),
                     timers(s),
                     history(s, "/a"),
@@ -116,7 +118,7 @@ TEST_CASE("a turn's state, acknowledgement and everything that it sent are there
   CHECK(bodies(*s, two) == strings{"to b wwwwwwwwww"});
   CHECK(bodies(*s, three) == strings{"to queue"});
   CHECK(s->read_state("/a").value() == state("/a", one, 2, "wwwwwwwwww", {3}));
-  CHECK(s->read_state("/b").value() == state("/b", two, 1, ""));
+  CHECK(s->read_state("/b").value() == state("/b", two, 1, "", {77}));
   CHECK(s->read_state("/").value() == std::nullopt);
   CHECK(timers(*s) == strings{"/a new 150", "/ab x 200", "/a tick 500 again wwwwwwwwww"});
   CHECK(timers(*s, 200) == strings{"/a new 150", "/ab x 200"});
@@ -490,4 +492,40 @@ TEST_CASE("verify finds tables that contradict each other", "[persist]") {
       CHECK(recovered.error().text.find("which has no state") != std::string::npos);
     }
   }
+}
+
+TEST_CASE("how far a mailbox was used can be written without the state, and never steps back", "[persist]") {
+  scratch_directory directory;
+  {
+    auto s = a_store(directory);
+    const auto use = [&](std::string path, mailbox_id mailbox, std::uint64_t used) {
+      atomic_writes writes;
+      writes.uses = {{std::move(path), mailbox, {used}}};
+      return write(*s, writes, mailbox);
+    };
+    REQUIRE(use("/a", one, 40));
+    CHECK(s->read_state("/a").value()->used == sequence{40});
+    CHECK(s->read_state("/a").value()->state == bytes_of("state"));
+    REQUIRE(use("/a", one, 30));  // written again
+    CHECK(s->read_state("/a").value()->used == sequence{40});
+    CHECK(s->survey(one).value().used == sequence{40});
+    // The later of the two counts, wherever it stands.
+    atomic_writes turn;
+    turn.states = {{state("/a", one, 2, "state", {50})}};
+    REQUIRE(write(*s, turn, one));
+    CHECK(s->read_state("/a").value()->used == sequence{50});
+    REQUIRE(use("/a", one, 60));
+    for (const auto& [path, mailbox] : {std::pair{"/a", two}, std::pair{"/nobody", mailbox_id{77}}}) {
+      const auto refused_use = use(path, mailbox, 1);
+      REQUIRE_FALSE(refused_use);
+      CHECK(refused_use.error().code == errc::refused);
+    }
+    CHECK_FALSE(use("", one, 1));
+    CHECK_FALSE(use("/a", {}, 1));
+  }
+  CHECK(verify(directory.path()).value().clean());
+  auto s = open_store(directory, small_map);
+  const auto recovered = recover(*s);
+  CHECK(recovered.mailboxes.at(one).used == sequence{60});
+  CHECK(recovered.actors.at(one) == "/a");
 }

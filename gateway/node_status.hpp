@@ -20,9 +20,10 @@ class node_status final : public http::broker_view, public http::actor_tree_view
 public:
   explicit node_status(std::string node_name) : node_name_{std::move(node_name)} {}
 
-  // From here on there is something to show. Both stay until the HTTP server no longer calls its handler.
-  void attach(broker& running, const amqp091::server& door) noexcept {
-    door_ = &door;
+  // From here on there is something to show. Both stay until the HTTP server no longer calls its handler; there need
+  // not be an AMQP door.
+  void attach(broker& running, const amqp091::server* door) noexcept {
+    door_ = door;
     broker_ = &running;
   }
 

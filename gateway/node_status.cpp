@@ -1,10 +1,11 @@
-#include "node/node_status.hpp"
+#include "gateway/node_status.hpp"
 
+#include "actors/actor_house.hpp"
 #include "actors/queue.hpp"
 #include "actors/supervisor.hpp"
 #include "gateway/http/query.hpp"
+#include "gateway/version.hpp"
 #include "mailbox/field_table.hpp"
-#include "node/version.hpp"
 
 #include <algorithm>
 #include <cstdlib>
@@ -12,9 +13,12 @@
 #include <span>
 #include <string>
 #include <tuple>
+#include <unordered_map>
 
 namespace posthorn {
 namespace {
+
+constexpr const char* actor_type = "actor";
 
 http::argument_value to_argument(const field_value& value) {
   if (const auto number = as_integer(value)) return *number;
@@ -28,6 +32,14 @@ http::argument_value to_argument(const field_value& value) {
 
 std::uint64_t value_of(const std::atomic<std::uint64_t>& counter) {
   return counter.load(std::memory_order_relaxed);
+}
+
+void add_counts(http::queue_summary& out, const queue_port& port) {
+  out.messages_ready = value_of(port.ready);
+  out.messages_unacknowledged = value_of(port.held);
+  out.message_bytes = value_of(port.ready_size);
+  out.consumers = value_of(port.consumers);
+  out.memory = value_of(port.resident);
 }
 
 http::queue_summary summary_of(const queue_definition& queue, const std::string& vhost,
@@ -46,13 +58,37 @@ http::queue_summary summary_of(const queue_definition& queue, const std::string&
     out.state = "starting";
     return out;
   }
-  const auto& port = port_of(queue);
-  out.messages_ready = value_of(port.ready);
-  out.messages_unacknowledged = value_of(port.held);
-  out.message_bytes = value_of(port.ready_size);
-  out.consumers = value_of(port.consumers);
-  out.memory = value_of(port.resident);
+  if (queue.of_actor) {
+    out.type = actor_type;
+    out.state = "asleep";
+  } else {
+    add_counts(out, port_of(queue));
+  }
   return out;
+}
+
+// Durable actors' mailboxes are listed when they are awake, or bound to an exchange.
+constexpr std::string_view actors_vhost_name = "/";
+
+void add_actors(std::vector<http::queue_summary>& out, broker& running, const std::string& node) {
+  std::unordered_map<std::string, std::size_t> bound;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    if (out[i].type == actor_type) bound.emplace(out[i].name, i);
+  }
+  running.context().house->each_awake([&](const std::string& name, const queue_port& port) {
+    if (!port.durable) return;  // of a client that waits for answers
+    if (const auto found = bound.find(name); found != bound.end()) {
+      out[found->second].state = "running";
+      return add_counts(out[found->second], port);
+    }
+    auto& made = out.emplace_back();
+    made.name = name;
+    made.vhost = actors_vhost_name;
+    made.type = actor_type;
+    made.node = node;
+    made.durable = true;
+    add_counts(made, port);
+  });
 }
 
 // The memory that is this process's own: pages of the store's map do not count.
@@ -143,6 +179,7 @@ std::optional<std::vector<http::queue_summary>> node_status::list_queues(
         [&](const queue_ptr& queue) { out.push_back(summary_of(*queue, port->name(), node_name_)); });
   }
   if (!is_known) return std::nullopt;
+  if (!vhost || *vhost == actors_vhost_name) add_actors(out, *running, node_name_);
   std::sort(out.begin(), out.end(), [](const http::queue_summary& a, const http::queue_summary& b) {
     return std::tie(a.vhost, a.name) < std::tie(b.vhost, b.name);
   });
@@ -152,7 +189,7 @@ std::optional<std::vector<http::queue_summary>> node_status::list_queues(
 http::node_summary node_status::overview() const {
   http::node_summary out;
   out.name = node_name_;
-  out.product_version = version;
+  out.product_version = posthorn::product_version;
   out.cluster_name = node_name_;
   out.uptime_ms = static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started_at_)
@@ -164,12 +201,18 @@ http::node_summary node_status::overview() const {
     const auto snapshot = port->snapshot();
     out.queues += snapshot->queue_count();
     out.exchanges += snapshot->exchange_count();
-    snapshot->for_each_queue([&](const queue_ptr& queue) {
-      if (!queue->port) return;
-      const auto& numbers = port_of(*queue);
+    const auto add = [&](const queue_port& numbers) {
       out.messages_ready += value_of(numbers.ready);
       out.messages_unacknowledged += value_of(numbers.held);
       out.consumers += value_of(numbers.consumers);
+    };
+    snapshot->for_each_queue([&](const queue_ptr& queue) {
+      if (queue->of_actor) --out.queues;
+      if (!queue->of_actor && queue->port) add(port_of(*queue));
+    });
+    if (port->name() != actors_vhost_name) continue;
+    running->context().house->each_awake([&](const std::string&, const queue_port& actor) {
+      if (actor.durable) add(actor);
     });
   }
   const auto totals = running->totals();
@@ -177,9 +220,11 @@ http::node_summary node_status::overview() const {
   out.confirmed = totals.confirmed;
   out.delivered = totals.delivered;
   out.acknowledged = totals.acknowledged;
-  const auto counts = door_->counts();
-  out.connections = counts.connections;
-  out.channels = counts.channels;
+  if (door_ != nullptr) {
+    const auto counts = door_->counts();
+    out.connections = counts.connections;
+    out.channels = counts.channels;
+  }
   auto& context = running->context();
   const auto space = running->space();
   out.store_used = space.file_size;
@@ -212,7 +257,7 @@ std::string node_status::metrics() const {
       "# HELP posthorn_up 1 when the node can be used, 0 while it starts.\n# TYPE posthorn_up gauge\n";
   out += running == nullptr ? "posthorn_up 0\n" : "posthorn_up 1\n";
   out += "# HELP posthorn_build_info The version that runs.\n# TYPE posthorn_build_info gauge\n";
-  out += "posthorn_build_info{version=\"" + std::string{version} + "\"} 1\n";
+  out += "posthorn_build_info{version=\"" + std::string{product_version} + "\"} 1\n";
   out += "# HELP posthorn_process_memory_bytes Memory that is the process's own.\n";
   out += "# TYPE posthorn_process_memory_bytes gauge\n";
   out += "posthorn_process_memory_bytes " + std::to_string(anonymous_memory()) + '\n';

@@ -9,6 +9,6 @@
 
 namespace posthorn {
 
-inline constexpr std::string_view version = POSTHORN_VERSION;
+inline constexpr std::string_view product_version = POSTHORN_VERSION;
 
 }  // namespace posthorn

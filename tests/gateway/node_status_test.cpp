@@ -1,4 +1,4 @@
-#include "node/node_status.hpp"
+#include "gateway/node_status.hpp"
 
 #include "actors/supervisor.hpp"
 
@@ -35,7 +35,7 @@ struct running_node {
     auto listening = amqp091::server::listen(*running, door_settings);
     REQUIRE(listening.has_value());
     door = std::move(*listening);
-    status.attach(*running, *door);
+    status.attach(*running, door.get());
   }
   ~running_node() {
     door->stop(1s);
