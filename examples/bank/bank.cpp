@@ -1,5 +1,6 @@
 // A bank whose accounts are durable actors. See README.md.
 #include "bank.capnp.h"
+#include "posthorn/http.hpp"
 #include "posthorn/node.hpp"
 
 #include <CLI/CLI.hpp>
@@ -16,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -45,6 +47,7 @@ struct settings {
   unsigned idle_after = 60'000;       // milliseconds
   unsigned settle_within = 60;        // seconds
   bool check = false;
+  std::optional<std::uint16_t> http_port;  // 0: any free one
 };
 
 std::string account(std::uint32_t n) { return "account/" + std::to_string(n); }
@@ -337,6 +340,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--check", s.check, "wait until everything has settled, and print all accounts and their sum");
   app.add_option("--settle-within", s.settle_within, "seconds until --check gives up")->capture_default_str();
+  app.add_option("--http-port", s.http_port,
+                 "for `posthorn actors`, `status` and `list queues`; 0: any free one, which is printed");
   posthorn::broker_settings how;
 #ifdef BANK_FAULTS
   app.add_flag("--split-turn", split_turn, "debit and deposit without a common turn");
@@ -365,6 +370,17 @@ int main(int argc, char** argv) {
   if (auto added = (*node)->add(kind); !added) {
     std::fprintf(stderr, "bank: %s\n", added.error().text.c_str());
     return 1;
+  }
+  std::unique_ptr<posthorn::http_door> door;
+  if (s.http_port) {
+    auto listening = posthorn::listen_for_http(**node, {.host = "127.0.0.1", .port = *s.http_port});
+    if (!listening) {
+      std::fprintf(stderr, "bank: %s\n", listening.error().text.c_str());
+      return 1;
+    }
+    door = std::move(*listening);
+    std::printf("http %u\n", door->port());
+    std::fflush(stdout);
   }
   return bank_program{s, **node}.run();
 }

@@ -1,4 +1,5 @@
 """The bank of examples/bank under fire: what its accounts hold is checked against every order that was confirmed."""
+import json
 import os
 import signal
 import subprocess
@@ -53,7 +54,7 @@ class bank:
         return [line.split(" ") for line in lines[:-1]]  # the last one may be cut off
 
     def wait_until_ready(self):
-        poll("the bank opens", lambda: self.process.poll() is not None or self.output()[:1] == [["ready"]], 60, 0.005)
+        poll("the bank opens", lambda: self.process.poll() is not None or ["ready"] in self.output()[:2], 60, 0.005)
         require(self.process.poll() is None, f"the bank ended with {self.process.returncode}: {self.log_tail()}")
 
     def kill(self):
@@ -207,6 +208,42 @@ def test_any_actor_is_killed_under_transfers(t):
     t.note(f"{made.killed_actors} kills, {sum(made.confirmed)} transfers confirmed; "
            + ", ".join(f"{kind} {count}" for kind, count in sorted(made.killed_kinds.items())))
     require("/journal" in made.killed_kinds, "the committer was never killed")
+
+
+def test_the_command_line_kills_any_actor_under_transfers(t):
+    """As an operator would: the paths are read with `posthorn actors tree`, and any of them may be killed."""
+    made, wanted = open_bank(t), 5 * t.rounds(20)
+    made.give_orders("--http-port", 0)
+    made.wait_until_ready()
+    url = {"POSTHORN_URL": "http://127.0.0.1:" + made.output()[0][1]}
+    gone, first = 0, ["/journal"]  # the committer
+    while made.killed_actors < wanted:
+        tree = t.posthorn("--json", "actors", "tree", environment=url)
+        require(tree.returncode == 0, f"posthorn actors tree: {tree.stderr}")
+        by_kind = {}
+        for each in json.loads(tree.stdout):
+            by_kind.setdefault(each["kind"], []).append(each["path"])
+        # In every other case first a kind and then one of it, or only accounts would ever die.
+        all_paths = [path for paths in by_kind.values() for path in paths]
+        few = first + [t.random.choice(by_kind[t.random.choice(sorted(by_kind))]) if t.random.random() < 0.5
+               else t.random.choice(all_paths) for _ in range(10)]
+        first = []
+        for path in few:
+            killed = t.posthorn("actors", "kill", path, environment=url)
+            if killed.returncode != 0:
+                gone += 1  # its supervisor died a moment ago, and is not yet back
+                require(made.process.poll() is None, f"the bank ended with {made.process.returncode}: {made.log_tail()}")
+                continue
+            made.killed_actors += 1
+            kind = "/".join(path.split("/")[:3])
+            made.killed_kinds[kind] = made.killed_kinds.get(kind, 0) + 1
+    made.end()
+    made.read_promises()
+    made.check("after the death of actors")
+    require(not any(made.repeats_max), "nothing was to be ordered again")
+    require("/journal" in made.killed_kinds, "the committer was never killed")
+    t.note(f"{made.killed_actors} kills, {gone} refused, {sum(made.confirmed)} transfers confirmed; "
+           + ", ".join(f"{kind} {count}" for kind, count in sorted(made.killed_kinds.items())))
 
 
 def finds(t, *fault):
