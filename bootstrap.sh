@@ -37,7 +37,7 @@ list_packages() {
     *) packages+=(libboost-dev) ;;
   esac
   [[ $purpose == test ]] || return 0
-  packages+=(ccache clang libclang-rt-dev clang-format amqp-tools python3 python3-pika)
+  packages+=(ccache clang libclang-rt-dev clang-format doxygen amqp-tools python3 python3-pika)
   case $codename in
     bookworm) backports+=("catch2>=3") ;;
     *) packages+=("catch2>=3") ;;
@@ -83,7 +83,7 @@ check_foreign_system() {
     missing+=("Boost 1.81 (library)")
   fi
   if [[ $purpose == test ]]; then
-    for tool in clang++ clang-format amqp-publish python3; do
+    for tool in clang++ clang-format doxygen amqp-publish python3; do
       command -v "$tool" >/dev/null || missing+=("$tool")
     done
     if command -v pkg-config >/dev/null && ! pkg-config --exists 'catch2-with-main >= 3'; then

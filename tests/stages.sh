@@ -44,6 +44,8 @@ stage_checks() {
   fi
   check 'includes point down only' python3 tests/checks/includes.py
   check 'the check of includes can fail' python3 tests/checks/includes.py --self-test
+  check 'all of the interface has a comment, and Doxygen reads it' tests/checks/documentation.sh
+  check 'the check of comments can fail' tests/checks/documentation.sh --self-test
 }
 
 # catch2 DIR SUITE [WRAPPER...]: runs the built unit tests, and counts their test cases.
@@ -152,6 +154,7 @@ install_tree() {
 stage_install() {
   install_tree
   check 'all is installed, and the library can be used' tests/install/check.sh "$installed"
+  check 'projects with schemas of their own are built with CMake and Meson, and run' tests/install/outside.sh "$installed"
 }
 
 stage_e2e() {
