@@ -275,14 +275,11 @@ void supervisor::adopt(child_definition child, const caf::actor& running) {
 }
 
 void supervisor::tell(note n) {
-  caf::actor to_wake;
-  {
-    const std::lock_guard guard{mutex_};
-    notes_.push_back(std::move(n));
-    if (std::exchange(woken_, true)) return;
-    to_wake = actor_;
-  }
-  if (to_wake) caf::anon_send(caf::actor_cast<shell_actor>(to_wake), look_around{});
+  // Sent under the lock: whoever holds the handle of an actor when its system is gone, holds nothing.
+  const std::lock_guard guard{mutex_};
+  notes_.push_back(std::move(n));
+  if (std::exchange(woken_, true)) return;
+  if (actor_) caf::anon_send(caf::actor_cast<shell_actor>(actor_), look_around{});
 }
 
 // --- in the actor -------------------------------------------------------------------------------------------------
@@ -710,17 +707,16 @@ result<supervisor::place> supervisor::resolve(std::string_view path) const {
 result<void> supervisor::kill(std::string_view path) {
   auto at = resolve(path);
   if (!at) return at.error();
-  caf::actor handle;
-  {
-    const std::lock_guard guard{at->of->mutex_};
-    if (at->name.empty()) {
-      handle = at->of->actor_;
-    } else if (const auto s = at->of->seats_.find(at->name); s != at->of->seats_.end()) {
-      handle = s->second->handle;
-    }
+  // Sent under the lock, as in `tell`.
+  const std::lock_guard guard{at->of->mutex_};
+  const auto s = at->of->seats_.find(at->name);
+  const auto* handle = at->name.empty()            ? &at->of->actor_
+                       : s != at->of->seats_.end() ? &s->second->handle
+                                                   : nullptr;
+  if (handle == nullptr || !*handle || at->of->finished_) {
+    return overloaded("the actor " + std::string{path} + " does not run just now");
   }
-  if (!handle) return overloaded("the actor " + std::string{path} + " does not run just now");
-  caf::anon_send_exit(handle, caf::exit_reason::kill);
+  caf::anon_send_exit(*handle, caf::exit_reason::kill);
   return {};
 }
 
