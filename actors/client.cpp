@@ -6,6 +6,7 @@
 #include "actors/simulation.hpp"
 #include "actors/supervisor.hpp"
 #include "actors/vhost.hpp"
+#include "mailbox/queue_arguments.hpp"
 
 #include <caf/logger.hpp>
 
@@ -236,25 +237,6 @@ struct client::state : std::enable_shared_from_this<client::state> {
   }
 };
 
-namespace {
-
-class reply_taker final : public inhabitant {
-public:
-  explicit reply_taker(std::function<void(const envelope_ptr&)> take) : take_{std::move(take)} {}
-  result<void> begin() override { return {}; }
-  answer take(const delivery& message, outgoing&, const occasion&) override {
-    take_(message.message);
-    return {};
-  }
-  void save(outgoing&, sequence) override {}
-  [[nodiscard]] std::chrono::milliseconds idle_after() const override { return {}; }
-
-private:
-  std::function<void(const envelope_ptr&)> take_;
-};
-
-}  // namespace
-
 client::client(broker& node) : state_{std::make_shared<state>(node)} {
   auto& context = node.context();
   auto& s = *state_;
@@ -291,7 +273,7 @@ client::client(broker& node) : state_{std::make_shared<state>(node)} {
   place.durable = false;
   auto port = add_actor(context, *context.house->clients(), place, {},
                         [weak = std::weak_ptr<state>{state_}](queue_port&) {
-                          return std::make_unique<reply_taker>([weak](const envelope_ptr& m) {
+                          return std::make_unique<message_taker>([weak](const envelope_ptr& m) {
                             if (const auto alive = weak.lock()) alive->on_answer(m);
                           });
                         });
@@ -318,17 +300,45 @@ std::future<result<envelope_ptr>> client::ask_raw(std::string_view to, const typ
   return state_->ask(to, m, deadline);
 }
 
-std::future<result<void>> client::declare(declare_exchange command) {
+std::future<result<void>> client::declare_exchange(std::string_view name, exchange_type type) {
+  posthorn::declare_exchange command;
+  command.name = name;
+  command.type = to_string(type);
+  command.durable = true;
   return state_->change(std::move(command));
 }
-std::future<result<void>> client::declare(declare_queue command) {
+
+std::future<result<void>> client::declare_queue(std::string_view name, const mailbox_rules& rules) {
+  posthorn::declare_queue command;
+  command.name = name;
+  command.durable = true;
+  std::string arguments;
+  encode_table(arguments_of(rules), arguments);
+  command.arguments = arguments.substr(4);  // without its length
   return state_->change(std::move(command));
 }
-std::future<result<void>> client::remove(delete_exchange command) {
+
+std::future<result<void>> client::delete_exchange(std::string_view name) {
+  return state_->change(posthorn::delete_exchange{std::string{name}, false});
+}
+
+std::future<result<void>> client::bind(std::string_view to, std::string_view exchange,
+                                       std::string_view routing_key) {
+  posthorn::bind command;
+  command.source = exchange;
+  command.destination = to;
+  command.routing_key = routing_key;
   return state_->change(std::move(command));
 }
-std::future<result<void>> client::add(bind command) { return state_->change(std::move(command)); }
-std::future<result<void>> client::remove(unbind command) { return state_->change(std::move(command)); }
+
+std::future<result<void>> client::unbind(std::string_view from, std::string_view exchange,
+                                         std::string_view routing_key) {
+  posthorn::unbind command;
+  command.source = exchange;
+  command.destination = from;
+  command.routing_key = routing_key;
+  return state_->change(std::move(command));
+}
 
 std::future<result<envelope_ptr>> client::take(std::string_view queue) {
   auto& s = *state_;

@@ -37,12 +37,16 @@ public:
   [[nodiscard]] std::future<result<envelope_ptr>> ask_raw(std::string_view to, const typed_message& m,
                                                           std::chrono::milliseconds deadline);
 
-  // In the vhost "/". Each is done, durably, when its future is ready; the rules and their texts are AMQP's.
-  [[nodiscard]] std::future<result<void>> declare(declare_exchange command);
-  [[nodiscard]] std::future<result<void>> declare(declare_queue command);
-  [[nodiscard]] std::future<result<void>> remove(delete_exchange command);
-  [[nodiscard]] std::future<result<void>> add(bind command);
-  [[nodiscard]] std::future<result<void>> remove(unbind command);
+  // Durable exchanges and queues of the vhost "/". Each is done, durably, when its future is ready; the rules and their
+  // texts are AMQP's: what is there in the same way, or is not there to be removed, is no error.
+  [[nodiscard]] std::future<result<void>> declare_exchange(std::string_view name, exchange_type type);
+  [[nodiscard]] std::future<result<void>> declare_queue(std::string_view name, const mailbox_rules& rules);
+  [[nodiscard]] std::future<result<void>> delete_exchange(std::string_view name);
+  // `to`: a queue, or a durable actor ("kind/id").
+  [[nodiscard]] std::future<result<void>> bind(std::string_view to, std::string_view exchange,
+                                               std::string_view routing_key);
+  [[nodiscard]] std::future<result<void>> unbind(std::string_view from, std::string_view exchange,
+                                                 std::string_view routing_key);
   // One message of a queue, acknowledged; null: it is empty.
   [[nodiscard]] std::future<result<envelope_ptr>> take(std::string_view queue);
 

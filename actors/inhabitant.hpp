@@ -10,9 +10,11 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace posthorn {
@@ -53,6 +55,22 @@ public:
   virtual void save(outgoing& to, sequence used) = 0;
   // How long it stays awake without a message; 0: for ever.
   [[nodiscard]] virtual std::chrono::milliseconds idle_after() const = 0;
+};
+
+// One without a state, that hands each message on: the mailbox of whoever waits for answers outside of the actors.
+class message_taker final : public inhabitant {
+public:
+  explicit message_taker(std::function<void(const envelope_ptr&)> take) : take_{std::move(take)} {}
+  result<void> begin() override { return {}; }
+  answer take(const delivery& message, outgoing&, const occasion&) override {
+    take_(message.message);
+    return {};
+  }
+  void save(outgoing&, sequence) override {}
+  [[nodiscard]] std::chrono::milliseconds idle_after() const override { return {}; }
+
+private:
+  std::function<void(const envelope_ptr&)> take_;
 };
 
 }  // namespace posthorn

@@ -44,21 +44,6 @@ std::filesystem::path new_directory() {
   return path;
 }
 
-class probe_mailbox final : public inhabitant {
-public:
-  explicit probe_mailbox(std::function<void(const envelope_ptr&)> take) : take_{std::move(take)} {}
-  result<void> begin() override { return {}; }
-  answer take(const delivery& message, outgoing&, const occasion&) override {
-    take_(message.message);
-    return {};
-  }
-  void save(outgoing&, sequence) override {}
-  [[nodiscard]] std::chrono::milliseconds idle_after() const override { return {}; }
-
-private:
-  std::function<void(const envelope_ptr&)> take_;
-};
-
 }  // namespace
 
 // Who sends the test's messages to one broker, and hears what became of them.
@@ -316,7 +301,7 @@ void raw_test_node::open_probe(const std::shared_ptr<probe_state>& probe) {
   place.supervision.restart = restart_kind::transient;
   place.durable = false;
   auto port = add_actor(context, *context.house->clients(), place, {}, [&](queue_port&) {
-    return std::make_unique<probe_mailbox>([probe](const envelope_ptr& m) { probe->messages.push_back(m); });
+    return std::make_unique<message_taker>([probe](const envelope_ptr& m) { probe->messages.push_back(m); });
   });
   context.house->keep(probe->name, std::move(port));
 }

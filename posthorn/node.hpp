@@ -14,7 +14,6 @@
 #include "actors/broker.hpp"
 #include "actors/client.hpp"
 #include "actors/supervisor.hpp"
-#include "mailbox/queue_arguments.hpp"
 #include "posthorn/durable.hpp"
 #include "posthorn/events.hpp"
 #include "posthorn/router.hpp"
@@ -130,41 +129,21 @@ public:
   // Exchanges and queues of the vhost "/", durable. Each returns when the change is on disk; what is there already in
   // the same way is no error.
   result<void> declare_exchange(std::string_view name, exchange_type type) {
-    posthorn::declare_exchange command;
-    command.name = name;
-    command.type = to_string(type);
-    command.durable = true;
-    return client_->declare(std::move(command)).get();
+    return client_->declare_exchange(name, type).get();
   }
   // A durable queue, with rules that it keeps for good. `refused`: it is there with others.
   result<void> declare_queue(std::string_view name, const mailbox_rules& rules = {}) {
-    posthorn::declare_queue command;
-    command.name = name;
-    command.durable = true;
-    std::string arguments;
-    encode_table(arguments_of(rules), arguments);
-    command.arguments = arguments.substr(4);  // without its length
-    return client_->declare(std::move(command)).get();
+    return client_->declare_queue(name, rules).get();
   }
   // With its bindings; one that is not there is no error.
-  result<void> delete_exchange(std::string_view name) {
-    return client_->remove(posthorn::delete_exchange{std::string{name}, false}).get();
-  }
+  result<void> delete_exchange(std::string_view name) { return client_->delete_exchange(name).get(); }
   // `to`: a queue, or a durable actor ("kind/id").
   result<void> bind(std::string_view to, std::string_view exchange, std::string_view routing_key = "") {
-    posthorn::bind command;
-    command.source = exchange;
-    command.destination = to;
-    command.routing_key = routing_key;
-    return client_->add(std::move(command)).get();
+    return client_->bind(to, exchange, routing_key).get();
   }
   // The opposite of `bind`; a binding that is not there is no error.
   result<void> unbind(std::string_view from, std::string_view exchange, std::string_view routing_key = "") {
-    posthorn::unbind command;
-    command.source = exchange;
-    command.destination = from;
-    command.routing_key = routing_key;
-    return client_->remove(std::move(command)).get();
+    return client_->unbind(from, exchange, routing_key).get();
   }
   // One message of a queue, acknowledged; null: it is empty.
   [[nodiscard]] result<envelope_ptr> take(std::string_view queue) { return client_->take(queue).get(); }

@@ -16,7 +16,6 @@
 #include "actors/actor_house.hpp"
 #include "actors/supervisor.hpp"
 #include "actors/test_node.hpp"
-#include "mailbox/queue_arguments.hpp"
 #include "posthorn/durable.hpp"
 #include "posthorn/router.hpp"
 
@@ -168,29 +167,15 @@ public:
 
   // Durable exchanges, queues and bindings, as those of `posthorn::node`. They run the node until they are done.
   void declare_exchange(std::string_view name, exchange_type type) {
-    posthorn::declare_exchange command;
-    command.name = name;
-    command.type = to_string(type);
-    command.durable = true;
-    done(client().declare(std::move(command)));
+    done(client().declare_exchange(name, type));
   }
   // A durable queue, with rules that it keeps for good.
   void declare_queue(std::string_view name, const mailbox_rules& rules = {}) {
-    posthorn::declare_queue command;
-    command.name = name;
-    command.durable = true;
-    std::string arguments;
-    encode_table(arguments_of(rules), arguments);
-    command.arguments = arguments.substr(4);  // without its length
-    done(client().declare(std::move(command)));
+    done(client().declare_queue(name, rules));
   }
   // `to`: a queue, or a durable actor ("kind/id").
   void bind(std::string_view to, std::string_view exchange, std::string_view routing_key = "") {
-    posthorn::bind command;
-    command.source = exchange;
-    command.destination = to;
-    command.routing_key = routing_key;
-    done(client().add(std::move(command)));
+    done(client().bind(to, exchange, routing_key));
   }
   // To an exchange; on disk when this returns.
   template <class Message, class Fill>

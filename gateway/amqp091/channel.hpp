@@ -31,6 +31,8 @@ struct channel_holder {
   std::uint32_t held_count = 0;
   std::int64_t window = 0;       // bytes that may be on their way to the socket
   std::int64_t credit_owed = 0;  // bytes that were handed to the socket, and not granted again yet
+  // It is worth a message to the queue.
+  [[nodiscard]] bool is_owed_credit() const noexcept { return credit_owed > 0 && credit_owed >= window / 4; }
 };
 
 // A publish between its method and the end of its body.

@@ -218,7 +218,7 @@ private:
   };
   std::unordered_map<consumer_id, consumer_place> consumers_;
   std::uint16_t last_incarnation_ = 0;
-  std::vector<consumer_id> owed_;  // consumers with credit_owed
+  std::vector<consumer_id> owed_;  // consumers that are owed credit
 
   std::deque<request> requests_;  // answered in their order
   request_token last_token_ = 0;

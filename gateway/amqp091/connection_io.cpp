@@ -256,18 +256,13 @@ void connection::on_writable(const boost::system::error_code& failed) {
 // All that was delivered has gone to the socket: as much may follow.
 void connection::grant_credit() {
   if (owed_.empty()) return;
-  std::size_t still_owed = 0;
   for (const auto id : owed_) {
     const auto found = consumers_.find(id);
     if (found == consumers_.end()) continue;
     auto& holder = found->second.of->holders[found->second.holder];
-    if (holder.credit_owed < holder.window / 4) {  // not worth a message yet
-      owed_[still_owed++] = id;
-      continue;
-    }
     parcel_for(holder.queue).answers.grants.push_back({id, std::exchange(holder.credit_owed, 0)});
   }
-  owed_.resize(still_owed);
+  owed_.clear();
   send_parcels();
 }
 

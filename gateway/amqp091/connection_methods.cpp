@@ -479,8 +479,9 @@ void connection::on_deliver(deliver& message) {
     const auto& m = *d.message;
     encode_deliver(c.number, {holder.tag, tag, d.redelivered, m.exchange(), m.routing_key()}, m.properties(),
                    m.body(), frame_max_, out_);
-    if (holder.credit_owed == 0) owed_.push_back(holder.id);
+    const bool was_owed = holder.is_owed_credit();
     holder.credit_owed += static_cast<std::int64_t>(m.footprint());
+    if (!was_owed && holder.is_owed_credit()) owed_.push_back(holder.id);
   }
 }
 
