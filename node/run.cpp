@@ -196,9 +196,11 @@ private:
     is_starting_ = false;
     const auto http = address_to_use("http", settings_.http_listen, http_->endpoints().front().port());
     const auto amqp = address_to_use("amqp", settings_.amqp_listen, amqp_->port());
-    log_.write(
-        log_level::info, "the node is ready",
-        {{"node", settings_.node_name}, {"version", std::string{product_version}}, {"amqp", amqp}, {"http", http}});
+    log_.write(log_level::info, "the node is ready",
+               {{"node", settings_.node_name},
+                {"version", std::string{product_version}},
+                {"amqp", amqp},
+                {"http", http}});
     if (settings_.format == log_format::text) {
       std::cout << settings_.node_name << " is ready\n  AMQP   " << amqp << "\n  HTTP   " << http
                 << "/healthz, /metrics, /api\n"
