@@ -19,6 +19,7 @@ struct actor_place_of_user {
   mutable std::mutex mutex;  // guards what follows
   caf::actor now;            // null: none runs
   bool unwanted = false;     // it was stopped, and is not to be started again
+  bool is_nothing = false;   // its starter gave no actor
 
   void gone(const caf::actor_addr& who) {
     const std::lock_guard guard{mutex};
@@ -36,19 +37,25 @@ struct user_tree {
   std::mutex mutex;  // guards what follows
   std::condition_variable news;
   // Of those that somebody waits for: whether it has started, as soon as that is known.
-  std::map<std::string, std::optional<result<void>>, std::less<>> starting;
+  struct start_of {
+    std::function<bool()> is_nothing;  // there was nothing to run
+    std::optional<result<void>> known{};
+  };
+  std::map<std::string, start_of, std::less<>> starting;
   bool closed = false;
 
   void on_event(const supervision_event& e) {
     {
       const std::lock_guard guard{mutex};
-      if (const auto waiting = starting.find(e.path); waiting != starting.end() && !waiting->second) {
+      if (const auto waiting = starting.find(e.path); waiting != starting.end() && !waiting->second.known) {
+        auto& known = waiting->second.known;
         if (e.kind == event_kind::started || e.kind == event_kind::restarted) {
-          waiting->second = result<void>{};
+          known = result<void>{};
         } else if (e.kind == event_kind::start_failed) {
-          waiting->second = refused("'" + e.path + "' did not start: " + e.why.reason);
-        } else if (e.kind == event_kind::stopped) {
-          waiting->second = refused("'" + e.path + "' did not start: there was nothing to run");
+          known = refused("'" + e.path + "' did not start: " + e.why.reason);
+        } else if (e.kind == event_kind::stopped && waiting->second.is_nothing()) {
+          // Else it tells of the one that had the name before.
+          known = refused("'" + e.path + "' did not start: there was nothing to run");
         }
       }
     }
@@ -57,16 +64,18 @@ struct user_tree {
   }
 
   // Runs `begin`, and waits for what becomes of the actor of this path.
-  result<void> start(const std::string& path, const std::function<void()>& begin) {
+  result<void> start(const std::string& path, std::function<bool()> is_nothing,
+                     const std::function<void()>& begin) {
     std::unique_lock lock{mutex};
     if (closed) return overloaded("the node stops");
-    if (!starting.try_emplace(path).second) return overloaded("'" + path + "' is being started just now");
+    if (!starting.try_emplace(path, start_of{std::move(is_nothing)}).second)
+      return overloaded("'" + path + "' is being started just now");
     lock.unlock();
     begin();
     lock.lock();
-    news.wait_for(lock, supervised_group::patience, [&] { return closed || starting.at(path); });
+    news.wait_for(lock, supervised_group::patience, [&] { return closed || starting.at(path).known; });
     const auto node = starting.extract(path);
-    if (node.mapped()) return *node.mapped();
+    if (node.mapped().known) return *node.mapped().known;
     return overloaded(closed ? "the node stops"
                              : "'" + path + "' has not started in time; it may still do so");
   }
@@ -129,9 +138,10 @@ struct group_place : std::enable_shared_from_this<group_place> {
         if (place->unwanted) return nullptr;
       }
       auto started = starter(system);
-      if (!started) return nullptr;
       {
         const std::lock_guard guard{place->mutex};
+        place->is_nothing = !started;
+        if (!started) return nullptr;
         place->now = started;
       }
       started->attach_functor([place, who = started.address()](const caf::error&) { place->gone(who); });
@@ -179,7 +189,17 @@ struct group_place : std::enable_shared_from_this<group_place> {
     }
     auto defined = define(child);
     if (!defined) return defined.error();
-    return tree->start(path + "/" + name, [&] { by->add(std::move(*defined)); });
+    std::shared_ptr<actor_place_of_user> place;
+    {
+      const std::lock_guard guard{mutex};
+      if (const auto found = actors.find(name); found != actors.end()) place = found->second;
+    }
+    const auto is_nothing = [place] {
+      if (!place) return false;  // a group
+      const std::lock_guard guard{place->mutex};
+      return place->is_nothing;
+    };
+    return tree->start(path + "/" + name, is_nothing, [&] { by->add(std::move(*defined)); });
   }
 
   result<void> stop_actor(const std::string& name, actor_place_of_user& place) {

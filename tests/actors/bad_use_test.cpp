@@ -682,7 +682,8 @@ TEST_CASE("a supervisor that was killed and is not started again takes its child
     outer.spec.restart = restart_kind::temporary;
     t.p.n->tree().add(outer);
     REQUIRE(eventually([&] { return *living == 1; }));
-    REQUIRE(t.p.n->tree().kill("/outer/inner"));
+    REQUIRE(
+        eventually([&] { return t.p.n->tree().kill("/outer/inner").has_value(); }));  // as soon as it runs
     CHECK(eventually([&] { return !t.p.n->tree().show("/outer"); }));
   }
   SECTION("because it is temporary") {
@@ -690,7 +691,7 @@ TEST_CASE("a supervisor that was killed and is not started again takes its child
     inner.spec.restart = restart_kind::temporary;
     t.p.n->tree().add(inner);
     REQUIRE(eventually([&] { return *living == 1; }));
-    REQUIRE(t.p.n->tree().kill("/inner"));
+    REQUIRE(eventually([&] { return t.p.n->tree().kill("/inner").has_value(); }));  // as soon as it runs
   }
   SECTION("because all is stopped while it waits for its turn") {
     auto inner = tree_of_plain_actors::place("inner", t.make({}, {worker}));
@@ -699,7 +700,8 @@ TEST_CASE("a supervisor that was killed and is not started again takes its child
     outer.spec.restart = restart_kind::temporary;
     t.p.n->tree().add(outer);
     REQUIRE(eventually([&] { return *living == 1; }));
-    REQUIRE(t.p.n->tree().kill("/outer/inner"));
+    REQUIRE(
+        eventually([&] { return t.p.n->tree().kill("/outer/inner").has_value(); }));  // as soon as it runs
     REQUIRE(eventually([&] {
       const auto now = t.p.n->tree().show("/outer/inner");
       return now && now->state == child_state::backing_off;
