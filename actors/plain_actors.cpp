@@ -209,7 +209,9 @@ struct group_place : std::enable_shared_from_this<group_place> {
     }
     // What ends a child by its shutdown rule and is no failure is an operator's restart; that it does not come back is the
     // starter's doing. While the group itself starts or stops, the order is not taken, and is given again.
+    constexpr auto order_again_after = std::chrono::milliseconds{200};
     const auto give_up_at = std::chrono::steady_clock::now() + supervised_group::patience;
+    auto order_at = std::chrono::steady_clock::now();
     const auto is_over = [&] {
       const auto state = state_of(name);
       if (how == strategy::dynamic) return !state;
@@ -218,7 +220,10 @@ struct group_place : std::enable_shared_from_this<group_place> {
     while (!is_over()) {
       const auto by = running();
       if (!by) return {};
-      if (state_of(name) != child_state::stopping) (void)by->restart("/" + name);
+      if (const auto now = std::chrono::steady_clock::now(); now >= order_at) {
+        if (state_of(name) != child_state::stopping) (void)by->restart("/" + name);
+        order_at = now + order_again_after;
+      }
       std::unique_lock lock{tree->mutex};
       // Events come a little before what they tell of can be seen.
       tree->news.wait_for(lock, std::chrono::milliseconds{5});

@@ -174,6 +174,7 @@ result<std::shared_ptr<supervisor>> supervisor::make(caf::actor_system& system, 
 }
 
 void supervisor::set_path(const std::string& path) {
+  const std::lock_guard guard{mutex_};  // always the parent's before the child's
   path_ = path;
   for (auto& [name, s] : seats_) {
     if (s->definition.as_supervisor) s->definition.as_supervisor->set_path(join(path, name));
@@ -685,8 +686,10 @@ result<supervisor::place> supervisor::resolve(std::string_view path) const {
     const auto slash = rest.find('/');
     const std::string name{rest.substr(0, slash)};
     std::shared_ptr<supervisor> sub;
+    std::string its_path;
     {
       const std::lock_guard guard{of->mutex_};
+      its_path = join(of->path_, name);
       const auto found = of->seats_.find(name);
       if (found == of->seats_.end()) {
         return error{errc::unreachable, "no actor has the path " + std::string{path} + ": " + of->path_ +
@@ -696,8 +699,8 @@ result<supervisor::place> supervisor::resolve(std::string_view path) const {
     }
     if (slash == std::string_view::npos) return place{of, name};
     if (!sub) {
-      return error{errc::unreachable, "no actor has the path " + std::string{path} + ": " +
-                                          join(of->path_, name) + " is no supervisor"};
+      return error{errc::unreachable,
+                   "no actor has the path " + std::string{path} + ": " + its_path + " is no supervisor"};
     }
     of = sub;
     rest = rest.substr(slash + 1);
@@ -762,6 +765,7 @@ actor_report supervisor::report_on(const child_status& status, const seat* s) co
 
 actor_report supervisor::report_on_itself() const {
   actor_report out;
+  const std::lock_guard guard{mutex_};
   out.path = path_;
   out.kind = "supervisor";
   out.is_supervisor = true;
@@ -769,7 +773,6 @@ actor_report supervisor::report_on_itself() const {
   out.how = spec_.how;
   out.intensity = spec_.intensity;
   out.shutdown_when = spec_.shutdown_when;
-  const std::lock_guard guard{mutex_};
   out.children = seats_.size();
   return out;
 }

@@ -718,9 +718,9 @@ TEST_CASE("an actor that was killed with its supervisor is gone before its succe
   std::atomic<int> starts{0};
   child_definition worker;
   worker.spec.name = "worker";
-  worker.start = [&]() -> caf::actor {
+  worker.start = [&, &system = t.p.n->system()]() -> caf::actor {
     ++starts;
-    return t.p.n->system().spawn<caf::detached>(
+    return system.spawn<caf::detached>(
         [&](caf::event_based_actor*) -> caf::behavior { return {[&](int) { holding.pass(); }}; });
   };
   auto group = tree_of_plain_actors::place("group", t.make({}, {worker}));

@@ -214,9 +214,11 @@ TEST_CASE("a callback may end its own subscription, and others may begin and end
     const std::lock_guard guard{mutex};
     own = n.node->on_event(
         [&](const event&) {
-          const std::lock_guard inner{mutex};
-          own.reset();
-          ++told;
+          {
+            const std::lock_guard inner{mutex};
+            own.reset();
+          }
+          ++told;  // the last that it looks at
         },
         {.below = "/actors/lab", .kinds = {event_kind::started}});
   }
