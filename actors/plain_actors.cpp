@@ -16,10 +16,11 @@ struct actor_place_of_user {
   explicit actor_place_of_user(std::string p) : path{std::move(p)} {}
 
   const std::string path;
-  mutable std::mutex mutex;  // guards what follows
-  caf::actor now;            // null: none runs
-  bool unwanted = false;     // it was stopped, and is not to be started again
-  bool is_nothing = false;   // its starter gave no actor
+  mutable std::mutex mutex;   // guards what follows
+  caf::actor now;             // null: none runs
+  bool unwanted = false;      // it was stopped, and is not to be started again
+  bool has_declined = false;  // and when it was asked to start all the same, it did not
+  bool is_nothing = false;    // its starter gave no actor
 
   void gone(const caf::actor_addr& who) {
     const std::lock_guard guard{mutex};
@@ -135,6 +136,7 @@ struct group_place : std::enable_shared_from_this<group_place> {
     out.start = [place, starter = child.start, &system = tree->system]() -> caf::actor {
       {
         const std::lock_guard guard{place->mutex};
+        place->has_declined = place->unwanted;
         if (place->unwanted) return nullptr;
       }
       auto started = starter(system);
@@ -212,10 +214,21 @@ struct group_place : std::enable_shared_from_this<group_place> {
     constexpr auto order_again_after = std::chrono::milliseconds{200};
     const auto give_up_at = std::chrono::steady_clock::now() + supervised_group::patience;
     auto order_at = std::chrono::steady_clock::now();
+    // Between its end and the start that it declines, nothing stands there for a moment. One that nobody asks to start
+    // again is over when that lasts.
+    constexpr auto over_after = std::chrono::milliseconds{250};
+    std::optional<std::chrono::steady_clock::time_point> ended_at;
     const auto is_over = [&] {
       const auto state = state_of(name);
-      if (how == strategy::dynamic) return !state;
-      return !state || *state == child_state::stopped || *state == child_state::failed;
+      const bool rests = state && (*state == child_state::stopped || *state == child_state::failed);
+      if (state && (how == strategy::dynamic || !rests)) {
+        ended_at.reset();
+        return false;
+      }
+      const auto now = std::chrono::steady_clock::now();
+      if (!ended_at) ended_at = now;
+      const std::lock_guard guard{place.mutex};
+      return place.has_declined || now - *ended_at >= over_after;
     };
     while (!is_over()) {
       const auto by = running();
@@ -315,7 +328,7 @@ result<void> supervised_group::restart(std::string_view child) const {
     const std::lock_guard guard{place_->mutex};
     if (const auto found = place_->actors.find(name); found != place_->actors.end()) {
       const std::lock_guard of_actor{found->second->mutex};
-      found->second->unwanted = false;
+      found->second->unwanted = found->second->has_declined = false;
     }
   }
   return by->restart("/" + name);

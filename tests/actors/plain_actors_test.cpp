@@ -163,9 +163,12 @@ TEST_CASE("a reference leads to the actor of now, also after a restart", "[plain
     a->send(std::string{"greet"});
     return n.seen->greeted > 1;
   }));
+  REQUIRE(eventually([&] {
+    const auto now = n.running->tree().show("/user/workers/a");
+    return now && now->restarts == 1;
+  }));
   const auto report = n.running->tree().show("/user/workers/a");
   REQUIRE(report);
-  CHECK(report->restarts == 1);
   REQUIRE(report->last_failure);
   CHECK(report->last_failure->kind == exit_kind::exception);
   CHECK(has(report->last_failure->reason, "it was told to throw"));
@@ -219,7 +222,7 @@ TEST_CASE("a decider, a back-off and a budget are asked", "[plain]") {
   CHECK(eventually([&] { return n.state_of("/user/g/stays%20down") == child_state::failed; }));
   g->find("waits")->send(std::string{"throw"});
   CHECK(eventually([&] { return n.state_of("/user/g/waits") == child_state::backing_off; }));
-  CHECK(g->find("waits")->get() == nullptr);
+  CHECK(eventually([&] { return g->find("waits")->get() == nullptr; }));
   n.let_fail(*g->find("gives up"), "gives up", 2);
   CHECK(eventually([&] { return n.state_of("/user/g/gives%20up") == child_state::failed; }));
   // One that waits can be stopped, too.
@@ -314,7 +317,7 @@ TEST_CASE("a stopped child of a static group stays so until it is restarted", "[
   for (int i = 0; i < 10; ++i) {
     REQUIRE(g->stop("a"));
     CHECK(n.state_of("/user/g/a") == child_state::stopped);
-    CHECK(a->get() == nullptr);
+    CHECK(eventually([&] { return a->get() == nullptr; }));
     CHECK(g->stop("a"));
     CHECK(has(text_of(g->start(obedient("a", n.seen))), "'/user/g' has a child 'a', which is"));
     REQUIRE(g->restart("a"));
@@ -324,7 +327,7 @@ TEST_CASE("a stopped child of a static group stays so until it is restarted", "[
   CHECK(n.seen->count("-b") == 0);
   // More can come behind those of the start.
   CHECK(g->start(obedient("c", n.seen)));
-  CHECK(n.state_of("/user/g/c") == child_state::running);
+  CHECK(eventually([&] { return n.state_of("/user/g/c") == child_state::running; }));
 }
 
 TEST_CASE("a supervisor of the program's that is killed finds its children", "[plain]") {
@@ -333,9 +336,9 @@ TEST_CASE("a supervisor of the program's that is killed finds its children", "[p
   REQUIRE(g);
   const auto a = g->find("a")->get();
   for (const auto* path : {"/user/g", "/user", "/"}) {
-    const auto before = n.running->tree().find(path);
-    REQUIRE(before);
-    REQUIRE(n.running->tree().kill(path));
+    caf::actor before;  // it may have started a moment ago, and not stand there yet
+    REQUIRE(eventually([&] { return (before = n.running->tree().find(path)) != nullptr; }));
+    REQUIRE(eventually([&] { return n.running->tree().kill(path).has_value(); }));
     CHECK(eventually([&] {
       const auto now = n.running->tree().find(path);
       return now && now != before;
