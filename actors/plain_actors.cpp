@@ -217,18 +217,19 @@ struct group_place : std::enable_shared_from_this<group_place> {
     // Between its end and the start that it declines, nothing stands there for a moment. One that nobody asks to start
     // again is over when that lasts.
     constexpr auto over_after = std::chrono::milliseconds{250};
-    std::optional<std::chrono::steady_clock::time_point> ended_at;
+    constexpr std::chrono::steady_clock::time_point never{};
+    auto ended_at = never;
     const auto is_over = [&] {
       const auto state = state_of(name);
       const bool rests = state && (*state == child_state::stopped || *state == child_state::failed);
       if (state && (how == strategy::dynamic || !rests)) {
-        ended_at.reset();
+        ended_at = never;
         return false;
       }
       const auto now = std::chrono::steady_clock::now();
-      if (!ended_at) ended_at = now;
+      if (ended_at == never) ended_at = now;
       const std::lock_guard guard{place.mutex};
-      return place.has_declined || now - *ended_at >= over_after;
+      return place.has_declined || now - ended_at >= over_after;
     };
     while (!is_over()) {
       const auto by = running();
