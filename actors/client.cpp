@@ -10,6 +10,7 @@
 
 #include <caf/logger.hpp>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <random>
@@ -60,6 +61,7 @@ struct client::state : std::enable_shared_from_this<client::state> {
   std::unordered_map<std::uint64_t, pending> sending;  // by number
   std::unordered_map<std::string, asked> asking;       // by correlation id
   std::multimap<clock_time, std::string> deadlines;    // of what is asked
+  clock_time armed_for = clock_time::max();            // the deadline that a timer is set for
   std::unordered_map<request_token, std::function<void(reply&)>> requests;
 
   std::future<result<void>> publish(std::string_view exchange, std::string_view key, const typed_message& m,
@@ -143,9 +145,8 @@ struct client::state : std::enable_shared_from_this<client::state> {
       entry.to = to;
       entry.patience = patience;
       out = entry.answered.get_future();
-      const bool is_first = deadlines.empty();
       entry.deadline = deadlines.emplace(node.system().clock().now() + patience, question);
-      if (is_first || entry.deadline == deadlines.begin()) wake_after(patience);
+      arm();
     }
     auto sent = publish("", to, m, name, question);
     if (sent.wait_for(std::chrono::seconds{0}) == std::future_status::ready) {
@@ -154,8 +155,14 @@ struct client::state : std::enable_shared_from_this<client::state> {
     return out;
   }
 
-  void wake_after(std::chrono::milliseconds time) {
-    caf::delayed_anon_send(handle, time, reply{deadlines_token, done{}});
+  // Under the lock. One timer for the earliest deadline, and none for each question: they would pile up.
+  void arm() {
+    if (deadlines.empty() || armed_for <= deadlines.begin()->first) return;
+    armed_for = deadlines.begin()->first;
+    const auto left = std::max(clock_time::duration::zero(), armed_for - node.system().clock().now());
+    const auto whole =
+        std::chrono::duration_cast<std::chrono::milliseconds>(left) + std::chrono::milliseconds{1};
+    caf::delayed_anon_send(handle, whole, reply{deadlines_token, done{}});
   }
 
   void answer(const std::string& question, result<envelope_ptr> what) {
@@ -179,6 +186,8 @@ struct client::state : std::enable_shared_from_this<client::state> {
   void on_deadline() {
     const std::lock_guard guard{mutex};
     const auto now = node.system().clock().now();
+    if (now < armed_for) return;  // a later timer stands for what is left
+    armed_for = clock_time::max();
     while (!deadlines.empty() && deadlines.begin()->first <= now) {
       const auto found = asking.find(deadlines.begin()->second);
       deadlines.erase(deadlines.begin());
@@ -188,9 +197,7 @@ struct client::state : std::enable_shared_from_this<client::state> {
                                          " ms; it may still come, and is then dropped"));
       asking.erase(found);
     }
-    if (deadlines.empty()) return;
-    const auto left = deadlines.begin()->first - now;
-    wake_after(std::chrono::duration_cast<std::chrono::milliseconds>(left) + std::chrono::milliseconds{1});
+    arm();
   }
 
   // --- requests to queues and the vhost ---
