@@ -1,0 +1,2 @@
+// Boost.JSON, compiled here once for all floors above.
+#include <boost/json/src.hpp>
