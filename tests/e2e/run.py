@@ -18,7 +18,7 @@ sys.dont_write_bytecode = True  # an installed tree stays as it was
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness  # noqa: E402
 
-TOPICS = ["settings", "clients", "protocol", "closes", "lifecycle", "badinput", "crash", "fire", "bank", "examples", "powercut", "faults", "memory"]
+TOPICS = ["settings", "clients", "protocol", "closes", "lifecycle", "badinput", "crash", "fire", "bank", "examples", "powercut", "faults", "backup", "memory"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
