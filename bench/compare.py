@@ -110,7 +110,7 @@ class Bench:
     def measure_more(self, port, pid):
         """What the broker holds, and what declarations take. Of a process that nobody named, the memory is not known."""
         memory = ["--broker-pid", str(pid)] if pid else []
-        idle = self.run(port, "--producers", "0", "--consumers", "0", "--idle-connections", "1000", "--idle-queues", "10000",
+        idle = self.run(port, "--producers", "0", "--consumers", "0", "--idle-connections", "900", "--idle-queues", "10000",
                         *memory)["idle"]
         declared = self.run(port, "declare", "--queues", "2000")
         out = {name: declared[name]["per_second"] for name in ("one_by_one", "pipelined")}

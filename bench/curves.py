@@ -403,7 +403,8 @@ class watched:
     """The probe as a process of its own, so that our work does not hold up its clock."""
 
     def __init__(self, node):
-        self.process = subprocess.Popen([sys.executable, str(pathlib.Path(raw_load.__file__)), "probe", str(node.port)],
+        self.process = subprocess.Popen([sys.executable, str(pathlib.Path(raw_load.__file__)), "probe", str(node.port),
+                                         os.path.dirname(node.data_dir)],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.process.stdout.readline().strip() != "ready":
             raise raw_load.wrong("the probe did not start")
@@ -423,14 +424,14 @@ class watched:
         rows = []
         for name, began, until, took in self.spans:
             row = {"what": name, "took": took}
-            for kind in ("delivered", "confirmed"):
+            for kind in ("delivered", "confirmed", "disk"):
                 values = [1000 * latency for at, latency in seen[kind] if began <= at + latency and at <= until]
                 row[kind] = {"p50": percentile(values, .5), "p99": percentile(values, .99), "max": max(values, default=0),
                              "count": len(values)}
             rows.append(row)
             print(f"    {name}: {took:.2f} s; " + "; ".join(
                 f"{k} p50 {row[k]['p50']:.2f} p99 {row[k]['p99']:.2f} max {row[k]['max']:.2f} ms"
-                for k in ("delivered", "confirmed")), flush=True)
+                for k in ("delivered", "confirmed", "disk")), flush=True)
         return rows
 
 
@@ -613,9 +614,11 @@ def table_of(curve):
 
 
 def table_of_stops(rows):
-    lines = ["| while | took | delivery p50 / p99 / max | confirm p50 / p99 / max |", "| --- | ---: | ---: | ---: |"]
+    lines = ["| while | took | delivery p50 / p99 / max | confirm p50 / p99 / max | the disk itself p50 / p99 / max |",
+             "| --- | ---: | ---: | ---: | ---: |"]
     for row in rows:
-        cells = [" / ".join(f"{row[k][p]:.1f}" for p in ("p50", "p99", "max")) + " ms" for k in ("delivered", "confirmed")]
+        cells = [" / ".join(f"{row[k][p]:.1f}" for p in ("p50", "p99", "max")) + " ms"
+                 for k in ("delivered", "confirmed", "disk")]
         lines.append(f"| {row['what']} | {row['took']:.2f} s | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
