@@ -300,7 +300,8 @@ broker_totals broker::totals() const {
   const auto value = [](const caf::telemetry::int_counter* counter) {
     return static_cast<std::uint64_t>(counter->value());
   };
-  return {value(c.published), value(c.confirmed), value(c.delivered), value(c.acknowledged)};
+  return {value(c.published), value(c.confirmed), value(c.delivered), value(c.acknowledged),
+          value(c.commits)};
 }
 
 store_space broker::space() const { return store_->space(false); }

@@ -43,6 +43,7 @@ struct broker_totals {
   std::uint64_t confirmed = 0;     // to publishers, as durable or gone
   std::uint64_t delivered = 0;     // to consumers, each time that they were
   std::uint64_t acknowledged = 0;  // by consumers
+  std::uint64_t commits = 0;       // of the store, whatever was in them
 };
 
 class broker {

@@ -32,17 +32,6 @@ const child_spec queue_rules{.name = "",
 constexpr auto retry_delay = std::chrono::milliseconds{200};
 constexpr std::uint64_t retry_tick = 1, expiry_tick = 2, idle_tick = 3;
 
-struct queue_origin {
-  node_context* node = nullptr;
-  std::weak_ptr<vhost_port> vhost;  // upward
-  mailbox_id id{};
-  std::string name, described;  // "queue 'q' in vhost '/'"
-  bool durable = false, auto_delete = false;
-  recovered_mailbox recovered;
-  std::optional<std::int64_t> expires;  // milliseconds without use after which it goes
-  backoff turn_back_off;                // of a durable actor
-};
-
 // Answers for a queue that is not there any more. A target that goes while a publish is pending counts as positive: [26].
 // An actor whose kind this program does not know may come back with a program that does: its senders are told.
 struct removed_queue {
@@ -77,18 +66,29 @@ connection_id connection_of(publisher_id by) noexcept { return {by.value >> 16};
 
 }  // namespace
 
+// What stands in the port before there is an actor, and never changes.
+struct queue_origin {
+  node_context& node;
+  std::weak_ptr<vhost_port> vhost;  // upward
+  std::string name;
+  bool auto_delete = false;
+};
+
 class queue_logic {
 public:
-  queue_logic(queue_port& port, queue_origin origin, std::unique_ptr<inhabitant> who = nullptr)
+  queue_logic(queue_port& port, const recovered_mailbox& recovered)
       : port_{port},
-        origin_{std::move(origin)},
-        node_{*origin_.node},
-        box_{origin_.durable, node_.limits, origin_.recovered, port.rules},
+        origin_{*port.origin},
+        node_{origin_.node},
+        box_{port.durable, node_.limits, recovered, port.rules},
         last_used_{node_.now()} {
-    if (who) {
-      turns_ = std::make_unique<turns>(node_, port_, box_, origin_.turn_back_off, std::move(who));
-    }
     publish_counts();
+  }
+  // Of a durable actor.
+  queue_logic(queue_port& port, const recovered_mailbox& recovered, const backoff& pause,
+              std::unique_ptr<inhabitant> who)
+      : queue_logic{port, recovered} {
+    turns_ = std::make_unique<turns>(node_, port_, box_, pause, std::move(who));
   }
   ~queue_logic() { node_.resident.fetch_sub(counted_, std::memory_order_relaxed); }
   queue_logic(const queue_logic&) = delete;
@@ -99,7 +99,7 @@ public:
     if (removed_) return self_->quit();
     if (after_failure) {
       // What it knows may be half changed, and the store is whole: the process starts again from there.
-      node_.on_fatal("a bug ended the actor of " + origin_.described);
+      node_.on_fatal("a bug ended the actor of " + port_.described);
     }
     retrying_ = finishing_ = false;
     expiry_armed_ = 0;
@@ -115,7 +115,7 @@ public:
   void on(queue_message& message) {
     std::visit([this](auto& m) { handle(m); }, message);
   }
-  void discard(queue_message& message) { std::visit(removed_queue{origin_.described}, message); }
+  void discard(queue_message& message) { std::visit(removed_queue{port_.described}, message); }
   void on_idle() {}
   void on_tick(const tick& t) {
     if (t.number == retry_tick) {
@@ -126,30 +126,22 @@ public:
       turns_->on_timer_tick();
     } else if (t.number == expiry_tick) {
       expiry_armed_ = 0;
-      if (origin_.expires && box_.consumer_count() == 0 && node_.now() >= last_used_ + *origin_.expires) {
-        ask_for_removal();
-      }
+      if (const auto unused = unused_at(); unused && node_.now() >= *unused) ask_for_removal();
     }
     run();
   }
   void on_down(const caf::down_msg& down) {
-    watched_ = {};
-    for (auto p = peers_.begin(); p != peers_.end();) {
-      if (p->second.handle.address() != down.source) {
-        ++p;
-        continue;
-      }
-      for (auto c = consumers_.begin(); c != consumers_.end();) {
-        if (c->second.of != &p->second) {
-          ++c;
-          continue;
-        }
-        box_.release(c->first, fx());
-        if (exclusive_consumer_ == c->first) exclusive_consumer_.reset();
-        c = consumers_.erase(c);
-      }
-      p = peers_.erase(p);
+    const auto found = watched_peers_.find(down.source.id());
+    if (found == watched_peers_.end()) return;
+    peer& gone = *found->second;
+    for (const auto id : std::exchange(gone.consumers, {})) {
+      if (watched_.by == id) watched_ = {};
+      box_.release(id, fx());
+      if (exclusive_consumer_ == id) exclusive_consumer_.reset();
+      consumers_.erase(id);
     }
+    watched_peers_.erase(found);
+    peers_.erase(connection_id{gone.id});
     run();
     remove_if_unused();
   }
@@ -159,6 +151,7 @@ private:
   struct peer {
     connection_id id{};
     connection_actor handle;
+    std::vector<consumer_id> consumers;  // those in consumers_ that are its own
     std::vector<delivery> deliveries;
     std::vector<settlement> settlements;
   };
@@ -217,7 +210,7 @@ private:
   void handle(fetch_message& request) {
     if (turns_) return refuse_to_share(request);
     peer& p = peer_of(request.by, request.from);
-    consumers_.try_emplace(request.holder, consumer{&p, false});
+    consumer_of(p, request.holder);
     fetched answer;
     last_used_ = node_.now();
     while (!box_.fetch(request.holder, request.acknowledges, fx(), last_used_) && fx().load) load();
@@ -227,7 +220,7 @@ private:
       node_.counters.delivered->inc();
     }
     answer.remaining = box_.ready_count();
-    if (!box_.known(request.holder)) consumers_.erase(request.holder);
+    if (!box_.known(request.holder)) forget_consumer(request.holder);
     self_->send(request.from, reply{request.token, std::move(answer)});
     run();
   }
@@ -268,8 +261,8 @@ private:
     self_->send(request.from,
                 reply{request.token,
                       refusal{refusal::kind::access_refused,
-                              origin_.described + " handles its messages itself: bind a queue of your own to "
-                                                  "where it gets them from"}});
+                              port_.described + " handles its messages itself: bind a queue of your own to "
+                                                "where it gets them from"}});
   }
 
   void handle(consume& request) {
@@ -277,12 +270,12 @@ private:
     const bool taken = exclusive_consumer_ || (request.exclusive && box_.consumer_count() > 0);
     if (taken) {
       self_->send(request.from, reply{request.token, refusal{refusal::kind::access_refused,
-                                                             origin_.described + " in exclusive use"}});
+                                                             port_.described + " in exclusive use"}});
       return;
     }
     peer& p = peer_of(request.by, request.from);
     if (request.exclusive) exclusive_consumer_ = request.consumer.id;
-    consumers_[request.consumer.id] = {&p, true};
+    consumer_of(p, request.consumer.id).consuming = true;
     had_consumer_ = true;
     self_->send(request.from, reply{request.token, done{}});
     box_.add_consumer(request.consumer);
@@ -301,7 +294,7 @@ private:
     for (const auto id : message.holders) {
       box_.release(id, fx());
       lost_consumer(id);
-      consumers_.erase(id);
+      forget_consumer(id);
     }
     run();
     remove_if_unused();
@@ -313,8 +306,24 @@ private:
     if (exclusive_consumer_ == id) exclusive_consumer_.reset();
     if (const auto found = consumers_.find(id); found != consumers_.end()) {
       found->second.consuming = false;
-      if (!box_.known(id)) consumers_.erase(found);
+      if (!box_.known(id)) forget_consumer(id);
     }
+  }
+
+  consumer& consumer_of(peer& p, consumer_id id) {
+    const auto [found, added] = consumers_.try_emplace(id, consumer{&p, false});
+    if (added) p.consumers.push_back(id);
+    return found->second;
+  }
+  void forget_consumer(consumer_id id) {
+    const auto found = consumers_.find(id);
+    if (found == consumers_.end()) return;
+    auto& siblings = found->second.of->consumers;
+    // The newest are the most likely to go.
+    const auto own = std::find(siblings.rbegin(), siblings.rend(), id);
+    *own = siblings.back();
+    siblings.pop_back();
+    consumers_.erase(found);
   }
 
   // --- removal ---
@@ -323,7 +332,7 @@ private:
     if (turns_) return refuse_to_share(request);
     const auto refuse = [&](const char* why) {
       self_->send(request.from,
-                  reply{request.token, refusal{refusal::kind::precondition_failed, origin_.described + why}});
+                  reply{request.token, refusal{refusal::kind::precondition_failed, port_.described + why}});
     };
     if (request.if_unused && box_.consumer_count() > 0) return refuse(" in use");
     if (request.if_empty && box_.ready_count() > 0) return refuse(" not empty");
@@ -339,7 +348,7 @@ private:
   void ask_for_removal() {
     if (std::exchange(removal_asked_, true)) return;
     if (const auto vhost = origin_.vhost.lock()) {
-      vhost->post(queue_removal{port_.shared_from_this(), {origin_.id, origin_.name}});
+      vhost->post(queue_removal{port_.shared_from_this(), {port_.id, origin_.name}});
     }
   }
 
@@ -363,10 +372,11 @@ private:
     }
     publish_counts();
     consumers_.clear();
+    watched_peers_.clear();
     peers_.clear();
     deletions_.clear();
     purges_.clear();
-    for (const auto& unheard : port_.in.close()) std::visit(removed_queue{origin_.described}, unheard);
+    for (const auto& unheard : port_.in.close()) std::visit(removed_queue{port_.described}, unheard);
     self_->quit();
   }
 
@@ -459,9 +469,9 @@ private:
 
   void load() {
     const auto request = *std::exchange(fx().load, std::nullopt);
-    auto messages = node_.journal.load(origin_.id, request);
+    auto messages = node_.journal.load(port_.id, request);
     if (!messages)
-      node_.on_fatal("cannot read from the store: " + origin_.described + ": " + messages.error().text);
+      node_.on_fatal("cannot read from the store: " + port_.described + ": " + messages.error().text);
     box_.on_loaded(*messages);
   }
 
@@ -487,14 +497,16 @@ private:
     arm_expiry(now);
     if (!box_.batch_under_way() && !retrying_) {
       auto batch = box_.take_batch();
-      for (auto& p : purges_) p.sent = true;
+      if (!box_.has_unsent_erasures()) {
+        for (auto& p : purges_) p.sent = true;
+      }
       if (batch.empty()) {
         answer_purges();
         if (finishing_) self_->quit();
       } else {
         if (turns_) turns_->on_batch_taken();
         if (!outgoing_.empty()) under_way_ = std::make_shared<outgoing>(std::exchange(outgoing_, {}));
-        node_.to_journal(write_batch{port_.shared_from_this(), origin_.id, std::move(batch), under_way_});
+        node_.to_journal(write_batch{port_.shared_from_this(), port_.id, std::move(batch), under_way_});
         node_.reached("batch.sent");
       }
     }
@@ -513,9 +525,9 @@ private:
     const auto vhost = origin_.vhost.lock();
     if (!vhost || !port_.rules.dead_letter_exchange) return;
     if (!dead.message) {
-      auto messages = node_.journal.load(origin_.id, {{dead.at, dead.at}, 1, 0});
+      auto messages = node_.journal.load(port_.id, {{dead.at, dead.at}, 1, 0});
       if (!messages) {
-        node_.on_fatal("cannot read from the store: " + origin_.described + ": " + messages.error().text);
+        node_.on_fatal("cannot read from the store: " + port_.described + ": " + messages.error().text);
       }
       dead.message = std::move(messages->front().message);
     }
@@ -529,7 +541,7 @@ private:
     const auto copy = make_dead_letter(*dead.message, event);
     if (!copy) {
       node_.log(node_context::severity::warning,
-                "a dead letter of " + origin_.described + " was dropped: " + copy.error().text);
+                "a dead letter of " + port_.described + " was dropped: " + copy.error().text);
       return;
     }
     bool led_somewhere = false;
@@ -546,12 +558,16 @@ private:
     }
   }
 
+  // When it will have been without use for too long. A durable actor stays.
+  [[nodiscard]] std::optional<std::int64_t> unused_at() const {
+    if (turns_ || !port_.rules.expires || box_.consumer_count() != 0) return std::nullopt;
+    return last_used_ + port_.rules.expires->count();
+  }
+
   // The next time at which something happens by itself: a message expires, or the queue does.
   void arm_expiry(std::int64_t now) {
     auto due = box_.next_expiry();
-    if (origin_.expires && box_.consumer_count() == 0) {
-      due = std::min(due.value_or(INT64_MAX), last_used_ + *origin_.expires);
-    }
+    if (const auto unused = unused_at()) due = std::min(due.value_or(INT64_MAX), *unused);
     if (!due || (expiry_armed_ != 0 && expiry_armed_ <= *due)) return;
     expiry_armed_ = std::max<std::int64_t>(*due, 1);
     self_->delayed_send(self_, std::chrono::milliseconds{std::max<std::int64_t>(0, *due - now) + 1},
@@ -598,7 +614,10 @@ private:
       found->second.handle = handle;
       // A durable actor has no consumers that might be lost; and each watch would stay with the watched connection when
       // the actor has long fallen asleep.
-      if (!turns_) self_->monitor(handle);
+      if (!turns_) {
+        self_->monitor(handle);
+        watched_peers_.emplace(handle.id(), &found->second);
+      }
     }
     return found->second;
   }
@@ -627,11 +646,13 @@ private:
 
   // fixed after start
   queue_port& port_;
-  queue_origin origin_;
+  const queue_origin& origin_;
   node_context& node_;
 
   mailbox box_;
   std::unordered_map<connection_id, peer> peers_;
+  // By actor, so that a thousand connections that end at once are a thousand look-ups, and not a million.
+  std::unordered_map<caf::actor_id, peer*> watched_peers_;
   std::unordered_map<consumer_id, consumer> consumers_;
   std::optional<consumer_id> exclusive_consumer_;
   bool had_consumer_ = false;
@@ -672,9 +693,19 @@ void queue_port::abandon() {
 void drop_unfinished_effects() { queue_logic::fx() = effects{}; }
 
 void queue_port::post(queue_message message) {
-  if (in.post(std::move(message))) return;
+  if (in.post(std::move(message))) {
+    if (!is_wanted.load(std::memory_order_relaxed)) [[unlikely]]
+      wake();
+    return;
+  }
   const bool unreachable = elsewhere && !elsewhere(message);
   if (!elsewhere || unreachable) std::visit(removed_queue{described, unreachable}, message);
+}
+
+// Several may come here with the first messages: one of them tells the supervisor.
+void queue_port::wake() {
+  if (is_wanted.exchange(true)) return;
+  if (const auto vhost = origin->vhost.lock()) vhost->queues->wake(path_part(origin->name));
 }
 
 bool queue_port::is_full() const noexcept {
@@ -702,7 +733,9 @@ child_definition child_of(node_context& node, const std::shared_ptr<queue_port>&
   const std::weak_ptr<queue_port> weak = port;
   child.start = [&node, weak]() -> caf::actor {
     const auto alive = weak.lock();
-    return alive ? start_worker(node.system, alive) : caf::actor{};
+    if (!alive) return {};
+    if (!alive->memory) alive->memory = std::make_unique<queue_logic>(*alive, recovered_mailbox{});
+    return start_worker(node.system, alive);
   };
   child.stop = [weak](const caf::actor& running) {
     if (const auto alive = weak.lock()) alive->post(finish_queue{running.address()});
@@ -726,16 +759,8 @@ std::shared_ptr<queue_port> add_actor(node_context& node, supervisor& under, con
   port->path = place.path;
   port->described = "actor '" + place.name + "'";
   port->last_sequence = std::max(recovered.last, recovered.used).value;
-  queue_origin origin;
-  origin.node = &node;
-  origin.vhost = node.actors_vhost;
-  origin.id = place.id;
-  origin.name = place.name;
-  origin.described = port->described;
-  origin.durable = place.durable;
-  origin.recovered = recovered;
-  origin.turn_back_off = place.supervision.back_off;
-  port->memory = std::make_unique<queue_logic>(*port, std::move(origin), who(*port));
+  port->origin = std::make_unique<const queue_origin>(queue_origin{node, node.actors_vhost, place.name});
+  port->memory = std::make_unique<queue_logic>(*port, recovered, place.supervision.back_off, who(*port));
   auto rules = place.supervision;
   rules.back_off = {};
   const auto id_in_kind = place.path.substr(place.path.rfind('/') + 1);
@@ -758,26 +783,28 @@ std::shared_ptr<queue_port> make_doorway(mailbox_id id, const std::string& actor
 std::shared_ptr<queue_port> add_queue(node_context& node, const std::shared_ptr<vhost_port>& vhost,
                                       const queue_definition& queue, const recovered_mailbox& recovered) {
   auto port = std::make_shared<queue_port>();
-  queue_origin origin;
-  origin.node = &node;
-  origin.vhost = vhost;
-  origin.id = queue.id;
-  origin.name = queue.name;
-  origin.described = port->described = "queue '" + queue.name + "' in vhost '" + vhost->name() + "'";
-  origin.durable = queue.durable;
-  origin.auto_delete = queue.auto_delete;
-  origin.recovered = recovered;
+  port->origin =
+      std::make_unique<const queue_origin>(queue_origin{node, vhost, queue.name, queue.auto_delete});
+  port->described = "queue '" + queue.name + "' in vhost '" + vhost->name() + "'";
   port->id = queue.id;
   port->durable = queue.durable;
   port->last_sequence = std::max(recovered.last, recovered.used).value;
   if (!queue.arguments.empty()) {
     if (const auto arguments = decode_table(std::as_bytes(std::span{queue.arguments}))) {
       port->rules = rules_of(*arguments);
-      if (port->rules.expires) origin.expires = port->rules.expires->count();
     }
   }
-  port->memory = std::make_unique<queue_logic>(*port, std::move(origin));
-  vhost->queues->add(child_of(node, port, queue_rules, queue.name, "queue"));
+  auto child = child_of(node, port, queue_rules, queue.name, "queue");
+  if (recovered.count == 0 && !port->rules.expires) {
+    port->is_wanted = false;
+    child.is_wanted = [weak = std::weak_ptr<queue_port>{port}] {
+      const auto alive = weak.lock();
+      return alive && alive->is_wanted;
+    };
+  } else {
+    port->memory = std::make_unique<queue_logic>(*port, recovered);
+  }
+  vhost->queues->add(std::move(child));
   return port;
 }
 

@@ -2,7 +2,9 @@
 //
 // Owns      the mailbox, and who consumes from it, which stand in its port: a killed actor's successor finds them there
 //           (actors/worker.hpp). Nobody else touches either.
-// Started   by the supervisor of its vhost's queues; what the store held of it comes in as a `recovered_mailbox`.
+// Started   by the supervisor of its vhost's queues: with the first message that comes for it (an idle queue that was only
+//           declared has no actor and no mailbox: 2.2 KB in all instead of 4.8), or at once if the store held messages of
+//           it, which come in as a `recovered_mailbox`, or if it expires by itself.
 // Receives  publish_batch    from a connection  -> settled, as each becomes durable or need not
 //           consume, cancel_consumer, fetch_message, purge_queue, inspect_queue, delete_queue
 //                            from a connection  -> reply, in the order of the requests and among the deliveries
@@ -29,6 +31,7 @@
 namespace posthorn {
 
 class queue_logic;
+struct queue_origin;
 
 // How long messages take, on the average: from when one was handed to whoever handles it until it was done with.
 // Written by the mailbox's actor, read by anyone.
@@ -65,9 +68,13 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
 
   inbox<queue_message> in;
   actor_status status;
-  std::unique_ptr<queue_logic> memory;  // its actor's
+  std::unique_ptr<queue_logic> memory;  // its actor's; null before the first one
+
+  // False: there is nothing to do yet, and it has no actor. Changes once, by the first message.
+  std::atomic<bool> is_wanted{true};
 
   // fixed after construction
+  std::unique_ptr<const queue_origin> origin;  // what its actor begins with; null of a doorway
   mailbox_id id{};
   bool durable = false;
   mailbox_rules rules;
@@ -84,7 +91,7 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
   std::uint32_t expected = 0;  // places that were given away, and whose messages have not arrived
   bool closed = false;
   // Only a way to an actor (see make_doorway).
-  [[nodiscard]] bool is_doorway() const noexcept { return memory == nullptr; }
+  [[nodiscard]] bool is_doorway() const noexcept { return origin == nullptr; }
   // It refuses messages just now.
   [[nodiscard]] bool is_full() const noexcept;
 
@@ -92,6 +99,9 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
   std::atomic<std::uint64_t> ready_size{0};  // bytes of bodies
   std::atomic<std::uint64_t> resident{0};    // bytes of memory for messages
   response_time response;
+
+private:
+  void wake();
 };
 
 [[nodiscard]] inline queue_port& port_of(const queue_definition& queue) noexcept {

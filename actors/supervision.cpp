@@ -123,7 +123,9 @@ struct child {
     return state == child_state::starting || state == child_state::running || state == child_state::stopping;
   }
   // It runs, or will by itself.
-  [[nodiscard]] bool live() const { return state != child_state::stopped && state != child_state::failed; }
+  [[nodiscard]] bool live() const {
+    return state != child_state::stopped && state != child_state::failed && state != child_state::asleep;
+  }
   [[nodiscard]] shutdown_rule shutdown() const {
     if (rules->shutdown) return *rules->shutdown;
     return rules->is_supervisor ? shutdown_rule::infinity() : shutdown_rule{};
@@ -184,7 +186,9 @@ public:
   void shut_down(moment m);
   void on_time(moment m);
 
-  result<void> add(child_spec spec, bool runs_already, moment m);
+  enum class entry : std::uint8_t { to_start, runs_already, asleep };
+  result<void> add(child_spec spec, entry as, moment m);
+  void wake(position it, moment m);
   result<void> terminate(std::string_view name, moment m);
   result<void> restart(std::string_view name, moment m);
   result<void> remove(std::string_view name);
@@ -426,7 +430,8 @@ void supervision::core::ended(position it, failure why, moment m) {
     case child_state::waiting:
     case child_state::backing_off:
     case child_state::stopped:
-    case child_state::failed: return;  // known already
+    case child_state::failed:
+    case child_state::asleep: return;  // known already
   }
 }
 
@@ -588,7 +593,9 @@ void supervision::core::shut_down(moment m) {
 void supervision::core::finish(failure why, moment m) {
   phase_ = ending{std::move(why), children_.end()};
   for (auto it = children_.begin(); it != children_.end(); ++it) {
-    if (it->state != child_state::waiting && it->state != child_state::backing_off) continue;
+    if (it->state != child_state::waiting && it->state != child_state::backing_off &&
+        it->state != child_state::asleep)
+      continue;
     set_due(it, never);
     set_state(*it, child_state::stopped, m.now);
   }
@@ -621,7 +628,8 @@ void supervision::core::on_time(moment m) {
       case child_state::waiting:
       case child_state::running:
       case child_state::stopped:
-      case child_state::failed: expects(false, "only a child that starts, stops or backs off has a deadline");
+      case child_state::failed:
+      case child_state::asleep: expects(false, "only a child that starts, stops or backs off has a deadline");
     }
   }
   proceed(m);
@@ -698,7 +706,7 @@ error no_child(std::string_view name) { return refused("there is no child named 
 
 }  // namespace
 
-result<void> supervision::core::add(child_spec spec, bool runs_already, moment m) {
+result<void> supervision::core::add(child_spec spec, entry as, moment m) {
   if (auto wrong = wrong_with(spec, how_, shutdown_when_); !wrong.empty()) return refused(std::move(wrong));
   if (const auto there = find(spec.name))
     return refused("a child named " + quoted(spec.name) + " is " +
@@ -710,8 +718,12 @@ result<void> supervision::core::add(child_spec spec, bool runs_already, moment m
     return overloaded("the supervisor has " + std::to_string(children_.size()) +
                       " children, as many as children_max allows: raise it, or wait until some have ended");
   const auto it = insert(std::move(spec));
-  if (!runs_already) {
+  if (as == entry::to_start) {
     begin_start(it, start_reason::added, m);
+    return {};
+  }
+  if (as == entry::asleep) {
+    set_state(*it, child_state::asleep, m.now);
     return {};
   }
   it->attempts = 1;
@@ -720,6 +732,10 @@ result<void> supervision::core::add(child_spec spec, bool runs_already, moment m
   set_state(*it, child_state::running, m.now);
   report(event_kind::started, *it, {}, m);
   return {};
+}
+
+void supervision::core::wake(position it, moment m) {
+  if (it->state == child_state::asleep) begin_start(it, start_reason::added, m);
 }
 
 result<void> supervision::core::terminate(std::string_view name, moment m) {
@@ -741,6 +757,7 @@ result<void> supervision::core::terminate(std::string_view name, moment m) {
              m);
       [[fallthrough]];
     case child_state::failed:
+    case child_state::asleep:
       if (forgettable(*it))
         erase(it);
       else
@@ -837,10 +854,18 @@ std::optional<time_point> supervision::wake_at() const {
 }
 
 result<void> supervision::add_child(child_spec spec, time_point now, supervision_effects& fx) {
-  return core_->add(std::move(spec), false, {now, fx});
+  return core_->add(std::move(spec), core::entry::to_start, {now, fx});
 }
 result<void> supervision::adopt_child(child_spec spec, time_point now, supervision_effects& fx) {
-  return core_->add(std::move(spec), true, {now, fx});
+  return core_->add(std::move(spec), core::entry::runs_already, {now, fx});
+}
+result<void> supervision::add_sleeping_child(child_spec spec, time_point now, supervision_effects& fx) {
+  if (core_->how_ != strategy::dynamic)
+    return refused("child " + quoted(spec.name) + " sleeps: only a dynamic supervisor has such children");
+  return core_->add(std::move(spec), core::entry::asleep, {now, fx});
+}
+void supervision::wake_child(std::string_view name, time_point now, supervision_effects& fx) {
+  if (const auto it = core_->find(name)) core_->wake(*it, {now, fx});
 }
 result<void> supervision::terminate_child(std::string_view name, time_point now, supervision_effects& fx) {
   return core_->terminate(name, {now, fx});
@@ -912,8 +937,8 @@ std::string_view to_string(exit_kind e) noexcept {
                  e);
 }
 std::string_view to_string(child_state s) noexcept {
-  return name_of(std::array<std::string_view, 7>{"waiting", "starting", "running", "backing_off", "stopping",
-                                                 "stopped", "failed"},
+  return name_of(std::array<std::string_view, 8>{"waiting", "starting", "running", "backing_off", "stopping",
+                                                 "stopped", "failed", "asleep"},
                  s);
 }
 std::string_view to_string(supervision_effects::event_kind k) noexcept {

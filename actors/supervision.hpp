@@ -9,6 +9,7 @@
 //   waiting --start_child--> starting --started--> running --ended--> backing_off --on_time--> starting
 //      running, starting --stop_child, kill_child--> stopping --ended--> waiting, stopped, or forgotten
 //      running --ended--> stopped (it was its own wish), failed (it is not tried again), or forgotten
+//   asleep --wake_child--> starting   (a dynamic supervisor's child that nobody needs yet)
 //
 // Where OTP waits inside one call, here other events arrive in between. What differs from OTP for that reason:
 //   1. While a group starts or stops, add_child, terminate_child and restart_child are refused as `overloaded`:
@@ -182,6 +183,7 @@ enum class child_state : std::uint8_t {
   stopping,     // was asked to end, or killed, and is not gone yet
   stopped,      // ended by its own or an operator's wish: restart_child starts it
   failed,       // ended by a failure after which it is not restarted: restart_child starts it
+  asleep,       // there is nothing for it to do yet, and nothing of it runs: wake_child starts it
 };
 // As it is written here: "backing_off".
 [[nodiscard]] std::string_view to_string(child_state) noexcept;
@@ -285,6 +287,10 @@ public:
   result<void> add_child(child_spec spec, time_point now, supervision_effects& fx);
   // The same for one that runs already.
   result<void> adopt_child(child_spec spec, time_point now, supervision_effects& fx);
+  // The same for one that need not run before wake_child. Of a dynamic supervisor only.
+  result<void> add_sleeping_child(child_spec spec, time_point now, supervision_effects& fx);
+  // Starts a child that is asleep, as add_child does; late for any other, and ignored.
+  void wake_child(std::string_view name, time_point now, supervision_effects& fx);
   // The child is stopped and stays so, or is forgotten when it is temporary or dynamic. Never an auto-shutdown.
   result<void> terminate_child(std::string_view name, time_point now, supervision_effects& fx);
   // Starts a child that is `stopped` or `failed`, with a clean history. A start that fails is not tried again.

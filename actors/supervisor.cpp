@@ -117,7 +117,7 @@ public:
         [this](const tick& t) {
           const auto of = of_.lock();
           if (of && t.number == overrun_tick) {
-            of->look_for_overruns();
+            of->look_for_overruns(busy_threads::longest(actor_status::now()));
             self_->delayed_send(self_, overrun_interval, tick{overrun_tick});
           } else {
             work();
@@ -144,6 +144,7 @@ supervisor::supervisor(caf::actor_system& system, supervisor_spec spec,
                        std::vector<child_definition> children, event_sink sink)
     : system_{system}, spec_{std::move(spec)}, sink_{std::move(sink)} {
   for (auto& c : children) {
+    know(c);
     auto name = c.spec.name;
     auto made = std::make_unique<seat>();
     made->definition = std::move(c);
@@ -269,6 +270,7 @@ bool supervisor::wait_until_finished(std::chrono::milliseconds patience) {
 }
 
 void supervisor::shut_down() { tell(shut_down_note{}); }
+void supervisor::wake(const std::string& name) { tell(wake_note{name}); }
 void supervisor::started(const std::string& name) { tell(started_note{name}); }
 void supervisor::add(child_definition child) { tell(add_note{std::move(child), {}}); }
 void supervisor::adopt(child_definition child, const caf::actor& running) {
@@ -392,7 +394,10 @@ void supervisor::apply(note& n, supervision_effects& fx) {
       add->child.kind = "supervisor";
       add->child.as_supervisor->set_path(join(path_, name));
     }
+    const auto& is_wanted = add->child.is_wanted;
+    const bool sleeps = core_->how() == strategy::dynamic && is_wanted && !is_wanted();
     const auto done = add->running ? core_->adopt_child(add->child.spec, now, fx)
+                      : sleeps     ? core_->add_sleeping_child(add->child.spec, now, fx)
                                    : core_->add_child(add->child.spec, now, fx);
     if (!done && (done.error().code == errc::overloaded || core_->is_ending())) {
       refused_.push_back(std::move(*add));
@@ -405,12 +410,19 @@ void supervisor::apply(note& n, supervision_effects& fx) {
                                                       0});
       return;
     }
+    know(add->child);
     auto made = std::make_unique<seat>();
     made->definition = std::move(add->child);
     made->handle = add->running;
     made->incarnation = 1;
     seats_.emplace(name, std::move(made));
     if (add->running) adopted_.emplace_back(name, add->running);
+  } else if (auto* wake = std::get_if<wake_note>(&n)) {
+    // One that waits for the end of another of its name is asked when its turn comes.
+    const auto found = seats_.find(wake->name);
+    if (found == seats_.end()) return;
+    const auto& is_wanted = found->second->definition.is_wanted;
+    if (!is_wanted || is_wanted()) core_->wake_child(wake->name, now, fx);
   } else if (auto* restart = std::get_if<restart_note>(&n)) {
     restart_child(restart->name, fx);
   } else if (auto* overran = std::get_if<overran_note>(&n)) {
@@ -427,7 +439,10 @@ void supervisor::restart_child(const std::string& name, supervision_effects& fx)
   const auto status = core_->find_child(name);
   if (found == seats_.end() || !status) return;
   result<void> done;
-  if (status->state == child_state::stopped || status->state == child_state::failed) {
+  if (status->state == child_state::asleep) {
+    found->second->definition.is_wanted = nullptr;  // by the operator, from now on
+    core_->wake_child(name, now, fx);
+  } else if (status->state == child_state::stopped || status->state == child_state::failed) {
     done = core_->restart_child(name, now, fx);
   } else if (core_->how() == strategy::dynamic) {
     // It is forgotten when it has ended, and added anew.
@@ -552,8 +567,11 @@ void supervisor::start_child(const std::string& name) {
   {
     const std::lock_guard guard{mutex_};
     s->handle = handle;
+    const bool kill_wanted = std::exchange(s->kill_wanted, false);
     // Everything was killed meanwhile, but for this one.
-    if (finished_ && !d.as_supervisor) caf::anon_send_exit(handle, caf::exit_reason::kill);
+    if ((finished_ && !d.as_supervisor) || kill_wanted) {
+      caf::anon_send_exit(handle, caf::exit_reason::kill);
+    }
   }
   if (d.as_supervisor) {
     // It tells when its own children have started; one that only lost its actor has started already.
@@ -653,25 +671,74 @@ void supervisor::report_start() {
   if (parent) parent->tell(started_note{name_});
 }
 
-void supervisor::look_for_overruns() {
+// --- handlers that run too long -----------------------------------------------------------------------------------
+
+// Under the lock, or before anybody else can. What the looks need to know of a child.
+void supervisor::know(const child_definition& child) {
+  if (child.as_supervisor) below_.insert(child.as_supervisor);
+  const auto limit = child.spec.handler_limit;
+  if (limit.count() == 0 || !child.figures) return;
+  shortest_limit_ = shortest_limit_.count() == 0 ? limit : std::min(shortest_limit_, limit);
+}
+
+void supervisor::look_for_overruns(std::chrono::nanoseconds longest) {
   std::vector<std::shared_ptr<supervisor>> subs;
-  std::vector<overran_note> over;
+  bool some_may = false;
   {
     const std::lock_guard guard{mutex_};
-    for (auto& [name, s] : seats_) {
-      const auto& d = s->definition;
-      if (d.as_supervisor) subs.push_back(d.as_supervisor);
-      if (!d.figures || d.spec.handler_limit.count() == 0) continue;
-      const auto busy = d.figures().busy_for;
-      if (busy <= d.spec.handler_limit) {
-        s->overrun_told = 0;
-      } else if (std::exchange(s->overrun_told, 1) == 0) {
-        over.push_back({name, std::chrono::duration_cast<std::chrono::milliseconds>(busy)});
+    if (finished_) return;
+    forget_ended_overruns();
+    some_may = shortest_limit_.count() != 0 && longest > shortest_limit_;
+    for (auto sub = below_.begin(); sub != below_.end();) {
+      if (auto alive = sub->lock()) {
+        subs.push_back(std::move(alive));
+        ++sub;
+      } else {
+        sub = below_.erase(sub);
       }
     }
   }
-  for (auto& o : over) tell(std::move(o));
-  for (const auto& sub : subs) sub->look_for_overruns();
+  if (some_may) find_overruns();
+  for (const auto& sub : subs) sub->look_for_overruns(longest);
+}
+
+// Under the lock. Their next ones will be told of.
+void supervisor::forget_ended_overruns() {
+  std::erase_if(overrunning_, [this](const std::string& name) {
+    const auto found = seats_.find(name);
+    if (found == seats_.end() || !found->second->overrun_told) return true;
+    const auto& d = found->second->definition;
+    if (d.figures().busy_for > d.spec.handler_limit) return false;
+    found->second->overrun_told = false;
+    return true;
+  });
+}
+
+// Others need the lock, too: it is held for one part of the children at a time, a fraction of a millisecond. Whoever comes
+// or moves in between may be missed, and is found the next time.
+void supervisor::find_overruns() {
+  constexpr std::size_t buckets_at_once = 256;
+  for (std::size_t from = 0;; from += buckets_at_once) {
+    std::vector<overran_note> over;
+    {
+      const std::lock_guard guard{mutex_};
+      const auto end = std::min(from + buckets_at_once, seats_.bucket_count());
+      if (from >= end) return;
+      for (auto bucket = from; bucket < end; ++bucket) {
+        for (auto one = seats_.begin(bucket); one != seats_.end(bucket); ++one) {
+          auto& s = *one->second;
+          const auto& d = s.definition;
+          if (!d.figures || d.spec.handler_limit.count() == 0 || !s.handle || s.overrun_told) continue;
+          const auto busy = d.figures().busy_for;
+          if (busy <= d.spec.handler_limit) continue;
+          s.overrun_told = true;
+          overrunning_.push_back(one->first);
+          over.push_back({one->first, std::chrono::duration_cast<std::chrono::milliseconds>(busy)});
+        }
+      }
+    }
+    for (auto& o : over) tell(std::move(o));
+  }
 }
 
 // --- what an operator may do --------------------------------------------------------------------------------------
@@ -711,8 +778,18 @@ result<void> supervisor::kill(std::string_view path) {
   auto at = resolve(path);
   if (!at) return at.error();
   // Sent under the lock, as in `tell`.
-  const std::lock_guard guard{at->of->mutex_};
+  std::unique_lock lock{at->of->mutex_};
   const auto s = at->of->seats_.find(at->name);
+  if (s != at->of->seats_.end() && !s->second->handle && !at->of->finished_ && at->of->core_) {
+    const auto status = at->of->core_->find_child(at->name);
+    if (status && status->state == child_state::asleep) {
+      s->second->definition.is_wanted = nullptr;  // by the operator, from now on
+      s->second->kill_wanted = true;
+      lock.unlock();
+      std::const_pointer_cast<supervisor>(at->of)->wake(at->name);
+      return {};
+    }
+  }
   const auto* handle = at->name.empty()            ? &at->of->actor_
                        : s != at->of->seats_.end() ? &s->second->handle
                                                    : nullptr;

@@ -23,6 +23,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -41,7 +42,10 @@ struct child_definition {
   std::function<caf::actor()> start;
   // Asks it to end. None: an exit message with the reason `user_shutdown`.
   std::function<void(const caf::actor&)> stop;
-  std::function<actor_figures()> figures;     // any thread; none: nobody knows
+  std::function<actor_figures()> figures;  // any thread; none: nobody knows
+  // Of one that a dynamic supervisor is given by `add`: false, and it sleeps. It has no actor, and is only listed, until
+  // `wake` finds that it is wanted. Any thread; answers at once. None: it starts when it is added.
+  std::function<bool()> is_wanted;
   std::shared_ptr<supervisor> as_supervisor;  // instead of `start` and `stop`
   // It has started only when `supervisor::started` says so; meanwhile its `start_deadline` runs.
   bool reports_start = false;
@@ -104,11 +108,14 @@ public:
   // One more that runs already.
   void adopt(child_definition child, const caf::actor& running);
 
+  // Somebody has work for a child that sleeps: its `is_wanted` says so by now.
+  void wake(const std::string& name);
+
   // A child that reports its start has started.
   void started(const std::string& name);
 
   // What an operator may do. `path` is relative to this supervisor: "/vhosts/%2F/queues/orders" from the root.
-  // `unreachable`: nothing has this path.
+  // `unreachable`: nothing has this path. One that sleeps is started by both; and then killed, by the first.
   result<void> kill(std::string_view path);
   // Asks it to end, and starts it again; also one that has failed for good.
   result<void> restart(std::string_view path);
@@ -128,8 +135,9 @@ private:
     child_definition definition;
     caf::actor handle;
     std::uint64_t incarnation = 0;
-    std::int64_t overrun_told = 0;  // busy_since of the handler that was reported
+    bool overrun_told = false;  // of the handler that it is in; then it stands in overrunning_
     bool restart_wanted = false;
+    bool kill_wanted = false;  // as soon as it has an actor
     bool start_waits = false;  // for the end of the one before
   };
   struct begin_note {};
@@ -149,6 +157,9 @@ private:
     child_definition child;
     caf::actor running;
   };
+  struct wake_note {
+    std::string name;
+  };
   struct restart_note {
     std::string name;
   };
@@ -157,8 +168,8 @@ private:
     std::chrono::milliseconds took{0};
   };
   struct shut_down_note {};
-  using note = std::variant<begin_note, started_note, start_failed_note, ended_note, add_note, restart_note,
-                            overran_note, shut_down_note>;
+  using note = std::variant<begin_note, started_note, start_failed_note, ended_note, add_note, wake_note,
+                            restart_note, overran_note, shut_down_note>;
   class shell;
   using time_point = supervision::time_point;
 
@@ -182,7 +193,11 @@ private:
   void watch(const caf::actor& handle, const std::string& name, std::uint64_t incarnation);
   void stop_child(const std::string& name, bool by_force);
   void report_start();
-  void look_for_overruns();
+  void know(const child_definition& child);
+  // Of handlers that run for `longest` by now, no one runs for longer.
+  void look_for_overruns(std::chrono::nanoseconds longest);
+  void forget_ended_overruns();
+  void find_overruns();
   void report(const supervision_event& event) const noexcept;
   // It was started, and has not finished: whether it has an actor or not.
   [[nodiscard]] bool has_children_to_stop() const;
@@ -211,7 +226,10 @@ private:
   std::vector<std::string> ended_;                           // and may be forgotten by the core
   std::vector<std::string> to_revive_;  // supervisors that lost their actor in the middle of something
   std::vector<std::shared_ptr<supervisor>> orphaned_;  // without an actor, and will have none: to be killed
-  std::deque<add_note> refused_;  // for now: children to be added when the core can take them
+  std::deque<add_note> refused_;                 // for now: children to be added when the core can take them
+  std::chrono::milliseconds shortest_limit_{0};  // of a handler of any child; 0: none has one
+  std::vector<std::string> overrunning_;         // and were told of
+  std::set<std::weak_ptr<supervisor>, std::owner_less<>> below_;  // supervisors; some may be gone
   caf::actor actor_;
   std::weak_ptr<supervisor> parent_;
   std::string name_;

@@ -172,7 +172,7 @@ void turns::give_back_all(effects& fx) {
 
 void turns::give_back_untaken(effects& fx) {
   std::vector<sequence_range> behind;
-  for (const auto& d : to_take_) behind.push_back({d.at, d.at});
+  for (std::size_t i = 0; i < to_take_.size(); ++i) behind.push_back({to_take_[i].at, to_take_[i].at});
   to_take_.clear();
   box_.give_back(own_, behind, fx, blame::no);
 }

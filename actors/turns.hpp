@@ -18,10 +18,10 @@
 #include "actors/queue.hpp"
 #include "actors/supervision.hpp"
 #include "actors/volatile_timers.hpp"
+#include "mailbox/ring.hpp"
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -84,7 +84,7 @@ private:
       aside_;  // as which it takes messages, and as which it holds those that are set aside
 
   worker_actor::pointer self_ = nullptr;  // the actor of now
-  std::deque<delivery> to_take_;          // held by it
+  ring<delivery> to_take_;                // held by it
   std::size_t stashed_ = 0;               // held aside
   volatile_timers timers_;
   std::int64_t armed_ = 0;  // when the next timer_tick is due; 0: none is

@@ -20,6 +20,7 @@
 //     void on_down(caf::down_msg&)
 #pragma once
 
+#include "actors/busy_threads.hpp"
 #include "actors/inbox.hpp"
 
 #include <algorithm>
@@ -113,6 +114,7 @@ private:
     if (!port) return self_->quit();
     auto& status = port->status;
     const auto began = actor_status::now();
+    const busy_threads::stay busy{began};
     status.busy_since.store(began, std::memory_order_relaxed);
     status.in_message.store(true, std::memory_order_relaxed);
     visit(*port);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Measures Posthorn, a peer and this machine's ceiling with the same load, in turn, and prints the table of
-docs/performance.md.
+"""Measures Posthorn, a peer and this machine's ceiling with the same load, in turn, prints the table of docs/performance.md,
+and writes it there, with the machine, the versions and the command, if --document is given.
 
     bench/compare.py --posthornd PATH --bench PATH [--limit PATH] [--peer PORT [--peer-pid PID]] [--rounds 3] [--seconds 4]
     bench/compare.py --posthornd PATH --amqpload PATH ...
@@ -15,13 +15,17 @@ import argparse
 import json
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+
+from document import machine, put_between
 
 CASES = [
     ("1 KiB, confirm window 1,000", ["--size", "1024", "--confirm", "1000"], "cons"),
@@ -29,6 +33,7 @@ CASES = [
     ("100 B, window 10,000", ["--size", "100", "--confirm", "10000"], "cons"),
     ("1 KiB, no consumer", ["--size", "1024", "--confirm", "10000", "-c", "0"], "conf"),
     ("1 KiB transient, auto-ack, no confirms", ["--size", "1024", "--confirm", "0", "--transient", "--autoack"], "cons"),
+    ("1 KiB, no consumer, one at a time (confirm window 1)", ["--size", "1024", "--confirm", "1", "-c", "0"], "conf"),
     ("latency at 2,000/s, ack each", ["--size", "1024", "--rate", "2000", "--ackevery", "1"], "latency"),
 ]
 # With `posthorn bench` only. What is measured takes a broker of its own, without what a load left behind.
@@ -58,6 +63,15 @@ def wait_for(port, seconds=20):
                 return
         time.sleep(0.05)
     raise SystemExit(f"nothing listens on port {port}")
+
+
+def version_of(port):
+    """What a broker says of itself before anyone has logged in: the properties in its connection.start."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as s:
+        s.sendall(b"AMQP\0\0\x09\x01")
+        frame = s.recv(65536)
+    found = [re.search(name + rb"S(.{4})", frame, re.DOTALL) for name in (b"product", b"version")]
+    return " ".join(frame[f.end():f.end() + int.from_bytes(f[1], "big")].decode() for f in found if f) or "unknown"
 
 
 class Amqpload:
@@ -96,7 +110,7 @@ class Bench:
     def measure_more(self, port, pid):
         """What the broker holds, and what declarations take. Of a process that nobody named, the memory is not known."""
         memory = ["--broker-pid", str(pid)] if pid else []
-        idle = self.run(port, "--producers", "0", "--consumers", "0", "--idle-connections", "1000", "--idle-queues", "10000",
+        idle = self.run(port, "--producers", "0", "--consumers", "0", "--idle-connections", "900", "--idle-queues", "10000",
                         *memory)["idle"]
         declared = self.run(port, "declare", "--queues", "2000")
         out = {name: declared[name]["per_second"] for name in ("one_by_one", "pipelined")}
@@ -110,16 +124,19 @@ class Bench:
 class System:
     def __init__(self, name, command=None, port=None, pid=None):
         self.name, self.command, self.port, self.pid = name, command, port, pid
+        self.version = None
 
     def run(self, measure):
         """What `measure(port, pid)` says of it."""
         if self.command is None:
+            self.version = self.version or version_of(self.port)
             return measure(self.port, self.pid)
         directory = pathlib.Path(tempfile.mkdtemp(prefix="posthorn-compare-"))
         port = free_port()
         process = subprocess.Popen(self.command(port, directory), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_for(port)
+            self.version = self.version or version_of(port)
             return measure(port, process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -140,7 +157,7 @@ def more_cell(what, values):
     return (f"{median / 1e6:.0f} MB" if what == "resident" else f"{median / 1e3:.1f} KB"), median
 
 
-def compare_more(load, systems, columns, has_peer, rounds):
+def compare_more(say, load, systems, columns, has_peer, rounds):
     """A ceiling has no connections and queues to speak of: its cells stay empty."""
     results = {s.name: [s.run(load.measure_more) for _ in range(rounds)] for s in systems}
     for name, what in MORE_CASES:
@@ -151,7 +168,7 @@ def compare_more(load, systems, columns, has_peer, rounds):
             is_rate = what in ("one_by_one", "pipelined")
             better = None if not ours or not theirs else ours / theirs if is_rate else theirs / ours
             cells.append("" if better is None else f"{better:.1f} ×")
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        say(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def main():
@@ -165,7 +182,14 @@ def main():
     parser.add_argument("--peer-pid", type=int, metavar="PID")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--document", type=pathlib.Path, help="has the table between its markers (docs/performance.md)")
     chosen = parser.parse_args()
+    lines = []
+
+    def say(line):
+        print(line, flush=True)
+        lines.append(line)
+
     load = Bench(chosen.bench) if chosen.bench else Amqpload(chosen.amqpload)
     systems = [System("Posthorn", lambda port, d: [chosen.posthornd, "--amqp", f"127.0.0.1:{port}", "--http",
                                                    f"127.0.0.1:{free_port()}", "--data-dir", str(d),
@@ -175,8 +199,8 @@ def main():
     if chosen.limit:
         systems.append(System("ceiling", lambda port, d: [chosen.limit, str(port), str(d)]))
         systems.append(System("ceiling, sparing", lambda port, d: [chosen.limit, str(port), str(d), "elide"]))
-    print("| case | " + " | ".join(s.name for s in systems) + (" | ratio to peer |" if chosen.peer else " |"))
-    print("| --- " * (len(systems) + 1 + bool(chosen.peer)) + "|")
+    say("| case | " + " | ".join(s.name for s in systems) + (" | ratio to peer |" if chosen.peer else " |"))
+    say("| --- " * (len(systems) + 1 + bool(chosen.peer)) + "|")
     for name, options, what in CASES:
         results = {s.name: [] for s in systems}
         for _ in range(chosen.rounds):
@@ -196,9 +220,18 @@ def main():
             theirs = statistics.median(r[key] for r in results["peer"])
             ratio = theirs / ours if what == "latency" else ours / theirs
             cells.append(f"{ratio:.1f} ×")
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        say(f"| {name} | " + " | ".join(cells) + " |")
     if chosen.bench:
-        compare_more(load, [s for s in systems if not s.name.startswith("ceiling")], len(systems), bool(chosen.peer), chosen.rounds)
+        compare_more(say, load, [s for s in systems if not s.name.startswith("ceiling")], len(systems), bool(chosen.peer), chosen.rounds)
+    if chosen.document:
+        # Programs by their names: where they stood on the machine tells nobody anything.
+        words = [pathlib.Path(word).name if "/" in word else word for word in sys.argv]
+        command = " ".join(shlex.quote(word) for word in words)
+        who = ", ".join(f"{'the peer: ' if s.name == 'peer' else ''}{s.version}" for s in systems if not s.name.startswith("ceiling"))
+        about = (f"{machine()}; {who}. Medians of {chosen.rounds} rounds of {chosen.seconds:g} seconds, in which the systems took "
+                 f"turns.\n\n```sh\n{command}\n```")
+        text = chosen.document.read_text()
+        chosen.document.write_text(put_between(text, "comparison", "bench/compare.py", about + "\n\n" + "\n".join(lines)))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,10 @@ they do disturb, and which has the load's part in it where the load is the slowe
 Curves: """
 import argparse
 import contextlib
-import datetime
 import http.client
 import json
 import os
 import pathlib
-import platform
 import random
 import resource
 import shutil
@@ -29,6 +27,7 @@ import tempfile
 import time
 
 import picture
+from document import machine, put_between
 import raw_load
 from raw_load import amqp_raw, batches, consumer, delivery_size, message, pipelined, publisher
 
@@ -38,6 +37,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CPU, WALL = "processor time of the node", "time that passed"
 QUEUE_NAME_SIZE = TAG_SIZE = 8
 MIB = 1 << 20
+
+SCRIPT = "bench/curves.py"
 
 
 def names(count):
@@ -402,7 +403,8 @@ class watched:
     """The probe as a process of its own, so that our work does not hold up its clock."""
 
     def __init__(self, node):
-        self.process = subprocess.Popen([sys.executable, str(pathlib.Path(raw_load.__file__)), "probe", str(node.port)],
+        self.process = subprocess.Popen([sys.executable, str(pathlib.Path(raw_load.__file__)), "probe", str(node.port),
+                                         os.path.dirname(node.data_dir)],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.process.stdout.readline().strip() != "ready":
             raise raw_load.wrong("the probe did not start")
@@ -422,14 +424,14 @@ class watched:
         rows = []
         for name, began, until, took in self.spans:
             row = {"what": name, "took": took}
-            for kind in ("delivered", "confirmed"):
+            for kind in ("delivered", "confirmed", "disk"):
                 values = [1000 * latency for at, latency in seen[kind] if began <= at + latency and at <= until]
                 row[kind] = {"p50": percentile(values, .5), "p99": percentile(values, .99), "max": max(values, default=0),
                              "count": len(values)}
             rows.append(row)
             print(f"    {name}: {took:.2f} s; " + "; ".join(
                 f"{k} p50 {row[k]['p50']:.2f} p99 {row[k]['p99']:.2f} max {row[k]['max']:.2f} ms"
-                for k in ("delivered", "confirmed")), flush=True)
+                for k in ("delivered", "confirmed", "disk")), flush=True)
         return rows
 
 
@@ -475,6 +477,11 @@ def stops(lab):
         with probe.during("its connection breaks"):
             deaf.drop()
             time.sleep(1)
+        copy = tempfile.mkdtemp(prefix="posthorn-curves-", dir=lab.options.scratch)
+        with probe.during(f"backup of the store with {deep:,} messages"):
+            subprocess.run([pathlib.Path(lab.options.posthornd).with_name("posthorn"), "backup", node.data_dir, copy],
+                           check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(copy)
         with probe.during("a publisher of 100 B at full speed, without a consumer"):
             fill(node, 200_000, "busy")
         with probe.during("100,000 messages of 1 KiB through another queue"):
@@ -607,9 +614,11 @@ def table_of(curve):
 
 
 def table_of_stops(rows):
-    lines = ["| while | took | delivery p50 / p99 / max | confirm p50 / p99 / max |", "| --- | ---: | ---: | ---: |"]
+    lines = ["| while | took | delivery p50 / p99 / max | confirm p50 / p99 / max | the disk itself p50 / p99 / max |",
+             "| --- | ---: | ---: | ---: | ---: |"]
     for row in rows:
-        cells = [" / ".join(f"{row[k][p]:.1f}" for p in ("p50", "p99", "max")) + " ms" for k in ("delivered", "confirmed")]
+        cells = [" / ".join(f"{row[k][p]:.1f}" for p in ("p50", "p99", "max")) + " ms"
+                 for k in ("delivered", "confirmed", "disk")]
         lines.append(f"| {row['what']} | {row['took']:.2f} s | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -623,15 +632,6 @@ def table_of_starts(rows):
     return "\n".join(lines)
 
 
-def put_between(text, name, content):
-    """Between the markers of this name, if the document has them."""
-    begin, end = f"<!-- {name}: begin, written by bench/curves.py -->", f"<!-- {name}: end -->"
-    if begin not in text or end not in text:
-        return text
-    head, rest = text.split(begin, 1)
-    return head + begin + "\n" + content + "\n" + end + rest.split(end, 1)[1]
-
-
 def draw(data, out, document):
     text = document.read_text()
     for name in CURVES:
@@ -642,14 +642,11 @@ def draw(data, out, document):
         series = [(label, sorted((x, v) for x, v in points)) for label, points in curve["series"].items()]
         (out / f"{name}.svg").write_text(picture.draw(words["title"], words["x"], words["y"], series,
                                                       is_binary=words.get("binary", False)))
-        text = put_between(text, name, f"\n![{words['title']}](curves/{name}.svg)\n\n{table_of(curve)}\n")
+        text = put_between(text, name, SCRIPT,
+                           f"\n![{words['title']}](curves/{name}.svg)\n\n{table_of(curve)}\n\n{data['runs'][name]}\n")
     for name, table in (("stops", table_of_stops), ("starts", table_of_starts)):
         if name in data:
-            text = put_between(text, name, "\n" + table(data[name]["rows"]) + "\n")
-    if "about" in data:
-        about = data["about"]
-        text = put_between(text, "curves-about", f"Measured on {about['date']} on {about['processors']} processors, Linux "
-                           f"{about['kernel']}, {about['rounds']} rounds{', --quick' if about['quick'] else ''}.")
+            text = put_between(text, name, SCRIPT, f"\n{table(data[name]['rows'])}\n\n{data['runs'][name]}\n")
     document.write_text(text)
 
 
@@ -689,8 +686,7 @@ def main():
             failed.append(name)
             continue
         data[name] = json.loads(json.dumps(found.as_json() if isinstance(found, results) else found))
-        data["about"] = {"date": datetime.date.today().isoformat(), "processors": os.cpu_count(),
-                         "kernel": platform.release(), "quick": chosen.quick, "rounds": chosen.rounds}
+        data.setdefault("runs", {})[name] = f"{machine()}, {chosen.rounds} rounds{', --quick' if chosen.quick else ''}."
         kept.write_text(json.dumps(data, indent=1) + "\n")
         draw(data, chosen.out, chosen.document)
     if failed:

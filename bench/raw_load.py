@@ -4,7 +4,7 @@ Python process keeps a node busy over any number of queues and connections.
 A delivery's size is known before it comes: names have a fixed length, and all bodies of a run the same size. Whatever does
 not add up ends the measurement.
 
-    raw_load.py probe PORT     measures, until its standard input ends, and prints one line of JSON
+    raw_load.py probe PORT DIRECTORY     measures, until its standard input ends, and prints one line of JSON
 """
 import gc
 import json
@@ -13,6 +13,7 @@ import pathlib
 import select
 import struct
 import sys
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "e2e"))
@@ -224,7 +225,17 @@ def batches(frames, count, per_batch=100):
 
 # --- the probe ----------------------------------------------------------------------------------------------------
 
-def probe(port, rate=1000):
+def watch_disk(directory, seen, enough):
+    """What a page and its sync take, of a file of its own: whatever stops this stops every commit, and is not the node's."""
+    with open(os.path.join(directory, "probe"), "wb", buffering=0) as file:
+        while not enough.wait(0.02):
+            began = time.monotonic()
+            os.pwrite(file.fileno(), os.urandom(4096), 0)
+            os.fdatasync(file.fileno())
+            seen.append((began, time.monotonic() - began))
+
+
+def probe(port, directory, rate=1000):
     """Half of its messages go to a queue with a consumer, half to one without: how long until the delivery, and until the
     confirm, which the second kind gets only from the disk. Both queues and connections are its own."""
     try:
@@ -248,6 +259,9 @@ def probe(port, rate=1000):
     poller.register(kept.sock.fileno(), select.EPOLLIN)
     poller.register(reader.sock.fileno(), select.EPOLLIN)
     poller.register(sys.stdin.fileno(), select.EPOLLIN | select.EPOLLHUP)
+    disk, enough = [], threading.Event()
+    disk_watch = threading.Thread(target=watch_disk, args=(directory, disk, enough))
+    disk_watch.start()
     print("ready", flush=True)
     deliveries, answers = bytearray(), bytearray()
     began, number, confirms, stop_at = time.monotonic(), 0, 0, None
@@ -282,10 +296,12 @@ def probe(port, rate=1000):
                     del answers[:CONFIRM_SIZE]
     now = time.monotonic()
     confirmed += [(at, now - at) for at in sent_at[confirms:]]
-    print(json.dumps({"delivered": delivered, "confirmed": confirmed}), flush=True)
+    enough.set()
+    disk_watch.join()
+    print(json.dumps({"delivered": delivered, "confirmed": confirmed, "disk": disk}), flush=True)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] != "probe":
+    if len(sys.argv) != 4 or sys.argv[1] != "probe":
         raise SystemExit(__doc__)
-    probe(int(sys.argv[2]))
+    probe(int(sys.argv[2]), sys.argv[3])

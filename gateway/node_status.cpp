@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <deque>
 #include <fstream>
 #include <span>
 #include <string>
@@ -70,26 +71,42 @@ http::queue_summary summary_of(const queue_definition& queue, const std::string&
 // Durable actors' mailboxes are listed when they are awake, or bound to an exchange.
 constexpr std::string_view actors_vhost_name = "/";
 
-void add_actors(std::vector<http::queue_summary>& out, broker& running, const std::string& node) {
-  std::unordered_map<std::string, std::size_t> bound;
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    if (out[i].type == actor_type) bound.emplace(out[i].name, i);
-  }
+// Durable ones; the others are those of clients that wait for answers.
+template <class Visit>
+void each_awake_actor(broker& running, Visit&& visit) {
   running.context().house->each_awake([&](const std::string& name, const queue_port& port) {
-    if (!port.durable) return;  // of a client that waits for answers
-    if (const auto found = bound.find(name); found != bound.end()) {
-      out[found->second].state = "running";
-      return add_counts(out[found->second], port);
-    }
-    auto& made = out.emplace_back();
-    made.name = name;
-    made.vhost = actors_vhost_name;
-    made.type = actor_type;
-    made.node = node;
-    made.durable = true;
-    add_counts(made, port);
+    if (port.durable) visit(name, port);
   });
 }
+
+http::queue_summary summary_of_actor(const std::string& name, const queue_port& port,
+                                     const std::string& node) {
+  http::queue_summary out;
+  out.name = name;
+  out.vhost = actors_vhost_name;
+  out.type = actor_type;
+  out.node = node;
+  out.durable = true;
+  add_counts(out, port);
+  return out;
+}
+
+void add_counts(http::queue_summary& out, const http::queue_summary& awake) {
+  out.state = awake.state;
+  out.messages_ready = awake.messages_ready;
+  out.messages_unacknowledged = awake.messages_unacknowledged;
+  out.message_bytes = awake.message_bytes;
+  out.consumers = awake.consumers;
+  out.memory = awake.memory;
+}
+
+// A queue that is listed, an actor that is awake, or one that is bound and awake. What it says of itself is only put
+// together when it is shown: for a page of 100 out of 100,000, that is what takes no time.
+struct listed {
+  std::string_view vhost, name;
+  const queue_definition* queue = nullptr;
+  const http::queue_summary* awake = nullptr;
+};
 
 // The memory that is this process's own: pages of the store's map do not count.
 std::uint64_t anonymous_memory() {
@@ -166,22 +183,87 @@ std::uint64_t count_actors(const supervisor& tree) {
 
 }  // namespace
 
-std::optional<std::vector<http::queue_summary>> node_status::list_queues(
-    std::optional<std::string_view> vhost) const {
+std::optional<http::broker_view::listed_queues> node_status::list_queues(
+    std::optional<std::string_view> vhost, range which) const {
   broker* const running = broker_;
-  std::vector<http::queue_summary> out;
+  listed_queues out;
   if (running == nullptr) return out;
-  bool is_known = !vhost;
+  std::vector<listed> all;
+  std::deque<std::pair<std::string, topology_ptr>> looked_at;  // whose names and queues `all` refers to
+  std::deque<http::queue_summary> awake;
   for (const auto& port : running->vhosts()) {
     if (vhost && port->name() != *vhost) continue;
-    is_known = true;
-    port->snapshot()->for_each_queue(
-        [&](const queue_ptr& queue) { out.push_back(summary_of(*queue, port->name(), node_name_)); });
+    const auto& [name, snapshot] = looked_at.emplace_back(port->name(), port->snapshot());
+    const std::string_view its_name = name;
+    snapshot->for_each_queue([&](const queue_ptr& queue) {
+      all.push_back({its_name, queue->name, queue.get(), nullptr});
+    });
   }
-  if (!is_known) return std::nullopt;
-  if (!vhost || *vhost == actors_vhost_name) add_actors(out, *running, node_name_);
-  std::sort(out.begin(), out.end(), [](const http::queue_summary& a, const http::queue_summary& b) {
+  if (looked_at.empty()) return std::nullopt;
+  if (!vhost || *vhost == actors_vhost_name) {
+    std::unordered_map<std::string_view, std::size_t> bound;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (all[i].queue->of_actor) bound.emplace(all[i].name, i);
+    }
+    each_awake_actor(*running, [&](const std::string& name, const queue_port& port) {
+      const auto& one = awake.emplace_back(summary_of_actor(name, port, node_name_));
+      if (const auto found = bound.find(name); found != bound.end()) {
+        all[found->second].awake = &one;
+      } else {
+        all.push_back({one.vhost, one.name, nullptr, &one});
+      }
+    });
+  }
+  out.total = all.size();
+  const auto first = std::min(which.first, all.size());
+  const auto count = std::min(which.count, all.size() - first);
+  const auto by_name = [](const listed& a, const listed& b) {
     return std::tie(a.vhost, a.name) < std::tie(b.vhost, b.name);
+  };
+  // A page is put in order without those before and behind it: three looks at each name instead of twenty.
+  const auto begin = all.begin() + static_cast<std::ptrdiff_t>(first);
+  if (first > 0 && count > 0) std::nth_element(all.begin(), begin, all.end(), by_name);
+  if (count == all.size()) {
+    std::sort(all.begin(), all.end(), by_name);
+  } else {
+    std::partial_sort(begin, begin + static_cast<std::ptrdiff_t>(count), all.end(), by_name);
+  }
+  out.queues.reserve(count);
+  for (std::size_t i = first; i < first + count; ++i) {
+    const auto& one = all[i];
+    if (one.queue == nullptr) {
+      out.queues.push_back(*one.awake);
+      continue;
+    }
+    auto& made = out.queues.emplace_back(summary_of(*one.queue, std::string{one.vhost}, node_name_));
+    if (one.awake != nullptr) add_counts(made, *one.awake);
+  }
+  return out;
+}
+
+std::optional<http::queue_summary> node_status::show_queue(std::string_view vhost,
+                                                           std::string_view name) const {
+  broker* const running = broker_;
+  if (running == nullptr) return std::nullopt;
+  std::optional<http::queue_summary> out;
+  bool is_queue = false;
+  for (const auto& port : running->vhosts()) {
+    if (port->name() != vhost) continue;
+    const auto snapshot = port->snapshot();
+    if (const auto* found = snapshot->find_queue(name)) {
+      out = summary_of(**found, port->name(), node_name_);
+      is_queue = !(*found)->of_actor;
+    }
+  }
+  if (is_queue || vhost != actors_vhost_name) return out;
+  each_awake_actor(*running, [&](const std::string& awake, const queue_port& port) {
+    if (awake != name) return;
+    const auto counts = summary_of_actor(awake, port, node_name_);
+    if (out) {
+      add_counts(*out, counts);
+    } else {
+      out = counts;
+    }
   });
   return out;
 }

@@ -27,8 +27,10 @@ public:
     broker_ = &running;
   }
 
-  [[nodiscard]] std::optional<std::vector<http::queue_summary>> list_queues(
-      std::optional<std::string_view> vhost) const override;
+  [[nodiscard]] std::optional<listed_queues> list_queues(std::optional<std::string_view> vhost,
+                                                         range which) const override;
+  [[nodiscard]] std::optional<http::queue_summary> show_queue(std::string_view vhost,
+                                                              std::string_view name) const override;
   [[nodiscard]] http::node_summary overview() const override;
   [[nodiscard]] http::login authenticate(std::string_view user, std::string_view password,
                                          bool remote_is_loopback) const override;

@@ -181,12 +181,12 @@ void mailbox::join_turns(holder& h) {
 
 void mailbox::leave_turns(holder& h) {
   if (!h.in_turn) return;
-  for (std::size_t left = turns_.size(); left > 0; --left) {
-    holder* other = turns_.front();
-    turns_.pop_front();
-    if (other != &h) turns_.push_back(other);
-  }
   h.in_turn = false;
+  // Those that end at once, as connections do, often end in the order in which they came: then it stands in front.
+  std::size_t at = 0;
+  while (turns_[at] != &h) ++at;
+  for (; at > 0; --at) turns_[at] = turns_[at - 1];
+  turns_.pop_front();
 }
 
 void mailbox::dispatch(effects& out, std::int64_t now) {
@@ -779,26 +779,54 @@ void mailbox::demand_batch() {
   book_->moves = true;
 }
 
-journal_batch mailbox::take_batch() {
+journal_batch mailbox::take_batch(batch_limits max) {
   journal_batch batch;
   if (under_way_) return batch;
-  batch.appends.reserve(unsent_.size() - elided_ + spills_.size());
-  sent_.reserve(unsent_.size() - elided_);
+  std::size_t size = 0;
+  const auto fits = [&](const envelope& message) {
+    if (!batch.appends.empty() &&
+        (batch.appends.size() >= max.count_max || size + message.bytes().size() > max.size_max)) {
+      return false;
+    }
+    size += message.bytes().size();
+    return true;
+  };
+  const auto unsent_count = std::min(unsent_.size() - elided_, max.count_max);
+  batch.appends.reserve(unsent_count);
+  sent_.reserve(unsent_count);
   for (; !unsent_.empty(); unsent_.pop_front()) {
     auto& u = unsent_.front();
+    if (!u.message) {
+      --elided_;
+    } else if (fits(*u.message)) {
+      sent_.push_back({u.at, u.from, u.number});
+      batch.appends.push_back({u.at, std::move(u.message), false, u.expires_at});
+    } else {
+      break;
+    }
     sent_last_ = std::max(sent_last_, u.at);
-    if (!u.message) continue;
-    sent_.push_back({u.at, u.from, u.number});
-    batch.appends.push_back({u.at, std::move(u.message), false, u.expires_at});
   }
-  elided_ = 0;
-  spills_under_way_ = !spills_.empty();
-  for (auto& s : spills_) batch.appends.push_back(std::move(s));
-  spills_.clear();
-  batch.erasures = std::exchange(erasures_, {});
+  auto spill = spills_.begin();
+  for (; spill != spills_.end() && fits(*spill->message); ++spill) {
+    batch.appends.push_back(std::move(*spill));
+  }
+  spills_under_way_ = spill != spills_.begin();
+  spills_.erase(spills_.begin(), spill);
   if (book_) {
     batch.moves = std::exchange(book_->moves, false);
     book_->moved_under_way = std::exchange(book_->moved, {});
+  }
+  auto range = erasures_.begin();
+  for (std::uint64_t erased = 0; range != erasures_.end(); ++range) {
+    const auto width = range->last.value - range->first.value;
+    erased += width < wide_erasure_min ? width + 1 : 1;
+    if (erased > max.count_max && range != erasures_.begin() && !batch.moves) break;
+  }
+  if (range == erasures_.end()) {
+    batch.erasures = std::exchange(erasures_, {});
+  } else {
+    batch.erasures.assign(erasures_.begin(), range);
+    erasures_.erase(erasures_.begin(), range);
   }
   under_way_ = !batch.empty();
   return batch;
@@ -817,7 +845,8 @@ void mailbox::on_committed(effects& out) {
     for (auto* part : {&head_, &tail_}) {
       for (std::size_t i = 0; i < part->size(); ++i) {
         entry& e = (*part)[i];
-        if (e.where == kept::being_stored) e.where = kept::in_store;
+        if (e.where != kept::being_stored) continue;
+        if (spills_.empty() || e.at < spills_.front().at) e.where = kept::in_store;
       }
     }
   }

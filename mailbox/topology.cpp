@@ -38,8 +38,10 @@ std::string key_of(destination_kind to, std::string_view destination, std::strin
   }
   return key;
 }
-std::string key_of(const binding_definition& b) {
-  return key_of(b.kind, b.destination, b.routing_key, b.arguments);
+std::string key_of(binding_id id) {
+  std::string key;
+  big_endian::append(key, id.value);
+  return key;
 }
 std::string destination_key(destination_kind to, std::string_view name) {
   return (to == destination_kind::queue ? "q" : "e") + std::string{name};
@@ -52,57 +54,44 @@ std::pair<std::string_view, std::optional<std::string_view>> split_word(std::str
   return {topic.substr(0, dot), topic.substr(dot + 1)};
 }
 
-using topic_node_ptr = std::shared_ptr<const topic_node>;
-
-// A routing key has at most 255 octets, so at most 256 words: the recursions below are bounded by that.
-topic_node_ptr with_pattern(const topic_node_ptr& old, std::optional<std::string_view> pattern,
-                            const std::string& key, const binding_ptr& binding) {
-  auto made = old ? std::make_shared<topic_node>(*old) : std::make_shared<topic_node>();
-  if (!pattern) {
-    made->here.set(key, binding);
-    return made;
+void add_pattern(shared_value<topic_node>& root, std::optional<std::string_view> pattern,
+                 const std::string& key, const binding_ptr& binding) {
+  auto* at = &root.edit();
+  while (pattern) {
+    const auto [word, rest] = split_word(*pattern);
+    at = word == "*" ? &at->star.edit() : word == "#" ? &at->hash.edit() : &at->words.edit(word);
+    pattern = rest;
   }
-  const auto [word, rest] = split_word(*pattern);
-  if (word == "*") {
-    made->star = with_pattern(made->star, rest, key, binding);
-  } else if (word == "#") {
-    made->hash = with_pattern(made->hash, rest, key, binding);
-  } else {
-    const auto* child = made->words.find(word);
-    made->words.set(word, with_pattern(child == nullptr ? nullptr : *child, rest, key, binding));
-  }
-  return made;
+  at->here.set(key, binding);
 }
 
-topic_node_ptr without_pattern(const topic_node_ptr& old, std::optional<std::string_view> pattern,
-                               const std::string& key) {
-  if (!old) return nullptr;
-  auto made = std::make_shared<topic_node>(*old);
+// The pattern was added. Says whether nothing is left of the node. A routing key has at most 255 octets, so at most 256
+// words: the recursion is bounded by that.
+bool remove_pattern(topic_node& at, std::optional<std::string_view> pattern, const std::string& key) {
   if (!pattern) {
-    made->here.erase(key);
-  } else {
-    const auto [word, rest] = split_word(*pattern);
-    if (word == "*") {
-      made->star = without_pattern(made->star, rest, key);
-    } else if (word == "#") {
-      made->hash = without_pattern(made->hash, rest, key);
-    } else if (const auto* child = made->words.find(word)) {
-      auto changed = without_pattern(*child, rest, key);
-      if (changed) {
-        made->words.set(word, std::move(changed));
-      } else {
-        made->words.erase(word);
-      }
-    }
+    at.here.erase(key);
+    return at.empty();
   }
-  if (made->empty()) return nullptr;
-  return made;
+  const auto [word, rest] = split_word(*pattern);
+  if (word == "*" || word == "#") {
+    auto& child = word == "*" ? at.star : at.hash;
+    if (child && remove_pattern(child.edit(), rest, key)) child = {};
+  } else if (at.words.find(word) != nullptr) {
+    if (remove_pattern(at.words.edit(word), rest, key)) at.words.erase(word);
+  }
+  return at.empty();
+}
+
+// The words of a pattern; an empty one has none, rather than one empty word.
+std::optional<std::string_view> words_of(const std::string& routing_key) noexcept {
+  if (routing_key.empty()) return std::nullopt;
+  return routing_key;
 }
 
 // Follows all patterns that match at once, word by word: a set of places in the trie, so that many `#` in a pattern
 // cost no more than the number of its words.
 template <class Visit>
-void match_topic(const topic_node_ptr& root, std::string_view routing_key, const Visit& visit) {
+void match_topic(const shared_value<topic_node>& root, std::string_view routing_key, const Visit& visit) {
   struct place {
     const topic_node* node;
     bool behind_hash;  // the `#` before it takes any further word as well
@@ -124,7 +113,7 @@ void match_topic(const topic_node_ptr& root, std::string_view routing_key, const
     next.clear();
     for (const auto& p : now) {
       if (p.behind_hash) reach(next, p.node, true);
-      if (const auto* child = p.node->words.find(word)) reach(next, child->get(), false);
+      if (const auto* child = p.node->words.find(word)) reach(next, child, false);
       reach(next, p.node->star.get(), false);
     }
     std::swap(now, next);
@@ -135,21 +124,13 @@ void match_topic(const topic_node_ptr& root, std::string_view routing_key, const
   }
 }
 
-bool headers_match(const binding_definition::header_match& match, const field_table& headers) {
-  const auto counts = [&](std::string_view name) {
-    if (name == "x-match") return false;
-    return match.with_x || !name.starts_with("x-");
-  };
-  bool any = false, all = true;
-  for (const auto& [name, wanted] : match.wanted) {
-    if (!counts(name)) continue;
-    const auto* present = headers.find(name);
-    // A void value asks only whether the header is there: [34].
-    const bool matches = present != nullptr && (wanted.type == 'V' || *present == wanted);
-    any = any || matches;
-    all = all && matches;
-  }
-  return match.any ? any : all;
+// In the order in which the store has them: to erase neighbours costs it a third of what bindings at random do.
+std::vector<binding_ptr> by_age(const binding_set& bindings) {
+  std::vector<binding_ptr> out;
+  out.reserve(bindings.size());
+  bindings.for_each([&](const std::string&, const binding_ptr& b) { out.push_back(b); });
+  std::sort(out.begin(), out.end(), [](const binding_ptr& a, const binding_ptr& b) { return a->id < b->id; });
+  return out;
 }
 
 std::optional<exchange_type> exchange_type_of(std::string_view name) noexcept {
@@ -184,13 +165,7 @@ topology::topology(std::string vhost) : vhost_{std::move(vhost)} {
 }
 
 const exchange_state* topology::find_exchange(std::string_view name) const noexcept {
-  const auto* found = exchanges_.find(name);
-  return found == nullptr ? nullptr : found->get();
-}
-
-void topology::set_exchange(exchange_state state) {
-  auto name = state.definition.name;
-  exchanges_.set(name, std::make_shared<const exchange_state>(std::move(state)));
+  return exchanges_.find(name);
 }
 
 void topology::add_exchange(exchange_definition definition) {
@@ -201,7 +176,8 @@ void topology::add_exchange(exchange_definition definition) {
     }
   }
   state.definition = std::move(definition);
-  set_exchange(std::move(state));
+  const auto name = state.definition.name;
+  exchanges_.set(name, std::move(state));
 }
 
 // --- exchanges --------------------------------------------------------------------------------------------------
@@ -265,8 +241,7 @@ std::optional<refusal> topology::on(const delete_exchange& c, changes& out) {
   }
   const auto* found = exchanges_.find(c.name);
   if (found == nullptr) return std::nullopt;  // [13]
-  const exchange_ptr exchange = *found;
-  if (c.if_unused && !exchange->bindings.empty()) {
+  if (c.if_unused && !found->bindings.empty()) {
     return refusal{kind::precondition_failed,
                    "exchange " + quoted(c.name) + " in vhost " + quoted(vhost_) + " in use"};
   }
@@ -282,10 +257,12 @@ void topology::remove_exchanges(std::vector<std::string> names, changes& out) {
     names.pop_back();
     const auto* found = exchanges_.find(name);
     if (found == nullptr) continue;
-    const exchange_ptr exchange = *found;
+    const exchange_state exchange = *found;
     exchanges_.erase(name);
-    out.emplace_back(exchange_removed{exchange->definition});
-    exchange->bindings.for_each([&](const std::string&, const binding_ptr& b) { remove_binding(b, out); });
+    out.emplace_back(exchange_removed{exchange.definition});
+    // Nobody finds it any more: only what leads to it has to be forgotten, not its own order of things.
+    forget_source(exchange);
+    for (auto& binding : by_age(exchange.bindings)) out.emplace_back(binding_removed{std::move(binding)});
     for (auto& unused : remove_bindings_to(destination_kind::exchange, name, out))
       names.push_back(std::move(unused));
   }
@@ -400,8 +377,8 @@ std::optional<refusal> topology::check_ends(destination_kind to, const std::stri
 
 namespace {
 
-std::variant<binding_definition::header_match, refusal> header_match_of(const field_table& arguments) {
-  binding_definition::header_match match;
+std::variant<header_match, refusal> header_match_of(const field_table& arguments) {
+  header_match match;
   if (const auto* mode = arguments.find("x-match")) {
     const auto text = mode->type == 'S' ? as_string(*mode).value_or("") : std::string_view{"?"};
     if (text != "all" && text != "any" && text != "all-with-x" && text != "any-with-x") {
@@ -430,16 +407,15 @@ std::optional<refusal> topology::on(const bind& c, changes& out) {
 std::optional<refusal> topology::add_binding(const bind& c, changes& out) {
   if (auto refused = check_ends(c.kind, c.source, c.destination, c.by)) return refused;
   const auto* source = find_exchange(c.source);
-  if (source->bindings.find(key_of(c.kind, c.destination, c.routing_key, c.arguments)) != nullptr) {
-    return std::nullopt;  // [15]
-  }
+  const auto key = key_of(c.kind, c.destination, c.routing_key, c.arguments);
+  if (source->bindings.find(key) != nullptr) return std::nullopt;  // [15]
   const auto arguments = decode_table(as_bytes(c.arguments));
   if (!arguments) return refusal{kind::precondition_failed, arguments.error().text};
   binding_definition made;
   if (source->definition.type == exchange_type::headers) {
     auto match = header_match_of(*arguments);
     if (auto* refused = std::get_if<refusal>(&match)) return std::move(*refused);
-    made.headers = std::move(std::get<binding_definition::header_match>(match));
+    made.headers = std::move(std::get<header_match>(match));
   }
   made.id = c.id;
   made.source = c.source;
@@ -452,7 +428,7 @@ std::optional<refusal> topology::add_binding(const bind& c, changes& out) {
                                        : find_exchange(c.destination)->definition.durable;
   made.durable = source->definition.durable && destination_durable;
   auto shared = std::make_shared<const binding_definition>(std::move(made));
-  add_binding(shared);
+  add_binding(shared, key);
   out.emplace_back(binding_added{std::move(shared)});
   return std::nullopt;
 }
@@ -463,80 +439,83 @@ std::optional<refusal> topology::on(const unbind& c, changes& out) {
     if (refused->why == kind::not_found) return std::nullopt;
     return refused;
   }
-  const auto* found =
-      find_exchange(c.source)->bindings.find(key_of(c.kind, c.destination, c.routing_key, c.arguments));
+  const auto key = key_of(c.kind, c.destination, c.routing_key, c.arguments);
+  const auto* found = find_exchange(c.source)->bindings.find(key);
   if (found == nullptr) return std::nullopt;
   const binding_ptr binding = *found;
-  if (remove_binding(binding, out)) remove_exchanges({binding->source}, out);
+  if (remove_binding(binding, key, out)) remove_exchanges({binding->source}, out);
   return std::nullopt;
 }
 
-void topology::add_binding(const binding_ptr& binding) {
-  const auto* found = find_exchange(binding->source);
-  expects(found != nullptr, "the source of a binding exists");
-  exchange_state changed = *found;
-  const auto key = key_of(*binding);
-  changed.bindings.set(key, binding);
-  if (binding->kind == destination_kind::exchange) changed.leads_to_exchanges = true;
-  if (changed.definition.type == exchange_type::direct) {
-    const auto* same_key = changed.by_key.find(binding->routing_key);
-    auto set = same_key == nullptr ? binding_set{} : *same_key;
-    set.set(key, binding);
-    changed.by_key.set(binding->routing_key, std::move(set));
-  } else if (changed.definition.type == exchange_type::topic) {
-    std::optional<std::string_view> pattern = binding->routing_key;
-    if (binding->routing_key.empty()) pattern = std::nullopt;
-    changed.patterns = with_pattern(changed.patterns, pattern, key, binding);
+void topology::add_binding(const binding_ptr& binding, const std::string& key) {
+  expects(find_exchange(binding->source) != nullptr, "the source of a binding exists");
+  auto& source = exchanges_.edit(binding->source);
+  source.bindings.set(key, binding);
+  if (binding->kind == destination_kind::exchange) source.leads_to_exchanges = true;
+  switch (source.definition.type) {
+    case exchange_type::direct: source.by_key.edit(binding->routing_key).set(key, binding); break;
+    case exchange_type::fanout: break;
+    case exchange_type::topic:
+      add_pattern(source.patterns, words_of(binding->routing_key), key, binding);
+      break;
+    case exchange_type::headers: source.headers.add(binding->headers, key, binding); break;
   }
-  set_exchange(std::move(changed));
-  const auto destination = destination_key(binding->kind, binding->destination);
-  const auto* to_there = by_destination_.find(destination);
-  auto set = to_there == nullptr ? binding_set{} : *to_there;
-  set.set(binding->source + '\0' + key, binding);
-  by_destination_.set(destination, std::move(set));
+  by_destination_.edit(destination_key(binding->kind, binding->destination))
+      .edit(binding->source)
+      .set(key_of(binding->id), binding);
   ++binding_count_;
 }
 
-bool topology::remove_binding(const binding_ptr& binding, changes& out) {
-  const auto key = key_of(*binding);
+void topology::forget_source(const exchange_state& exchange) {
+  binding_count_ -= exchange.bindings.size();
+  const auto& source = exchange.definition.name;
+  const binding_definition* last = nullptr;
+  exchange.bindings.for_each([&](const std::string&, const binding_ptr& b) {
+    // Thousands may lead to the same place, and go with the first of them.
+    if (last != nullptr && last->kind == b->kind && last->destination == b->destination) return;
+    last = b.get();
+    const auto destination = destination_key(b->kind, b->destination);
+    const auto* sources = by_destination_.find(destination);
+    if (sources == nullptr || sources->find(source) == nullptr) return;
+    by_destination_.edit(destination).erase(source);
+    forget_destination_if_unused(*b, destination);
+  });
+}
+
+void topology::forget_destination_if_unused(const binding_definition& binding, const std::string& key) {
+  if (!by_destination_.find(key)->empty()) return;
+  by_destination_.erase(key);
+  if (binding.kind != destination_kind::queue) return;
+  const auto* queue = queues_.find(binding.destination);
+  if (queue != nullptr && (*queue)->of_actor) queues_.erase(binding.destination);
+}
+
+bool topology::remove_binding(const binding_ptr& binding, const std::string& key, changes& out) {
   const auto destination = destination_key(binding->kind, binding->destination);
-  const auto* to_there = by_destination_.find(destination);
-  if (to_there == nullptr) return false;
-  auto others = *to_there;
-  if (!others.erase(binding->source + '\0' + key)) return false;
-  if (others.empty()) {
-    by_destination_.erase(destination);
-    if (binding->kind == destination_kind::queue) {
-      const auto* queue = queues_.find(binding->destination);
-      if (queue != nullptr && (*queue)->of_actor) queues_.erase(binding->destination);
-    }
-  } else {
-    by_destination_.set(destination, std::move(others));
-  }
+  auto& sources = by_destination_.edit(destination);
+  auto& from_there = sources.edit(binding->source);
+  expects(from_there.erase(key_of(binding->id)), "a binding is known where it leads to");
+  if (from_there.empty()) sources.erase(binding->source);
+  forget_destination_if_unused(*binding, destination);
   --binding_count_;
   out.emplace_back(binding_removed{binding});
-  const auto* found = find_exchange(binding->source);
-  if (found == nullptr) return false;  // the exchange itself is going
-  exchange_state changed = *found;
-  changed.bindings.erase(key);
-  if (changed.definition.type == exchange_type::direct) {
-    if (const auto* same_key = changed.by_key.find(binding->routing_key)) {
-      auto set = *same_key;
+  expects(find_exchange(binding->source) != nullptr, "the source of a binding exists");
+  auto& source = exchanges_.edit(binding->source);
+  source.bindings.erase(key);
+  switch (source.definition.type) {
+    case exchange_type::direct: {
+      auto& set = source.by_key.edit(binding->routing_key);
       set.erase(key);
-      if (set.empty()) {
-        changed.by_key.erase(binding->routing_key);
-      } else {
-        changed.by_key.set(binding->routing_key, std::move(set));
-      }
+      if (set.empty()) source.by_key.erase(binding->routing_key);
+      break;
     }
-  } else if (changed.definition.type == exchange_type::topic) {
-    std::optional<std::string_view> pattern = binding->routing_key;
-    if (binding->routing_key.empty()) pattern = std::nullopt;
-    changed.patterns = without_pattern(changed.patterns, pattern, key);
+    case exchange_type::fanout: break;
+    case exchange_type::topic:
+      if (remove_pattern(source.patterns.edit(), words_of(binding->routing_key), key)) source.patterns = {};
+      break;
+    case exchange_type::headers: source.headers.remove(binding->headers, key); break;
   }
-  const bool unused = changed.bindings.empty() && changed.definition.auto_delete;
-  set_exchange(std::move(changed));
-  return unused;
+  return source.bindings.empty() && source.definition.auto_delete;
 }
 
 std::vector<std::string> topology::remove_bindings_to(destination_kind to, const std::string& name,
@@ -544,9 +523,12 @@ std::vector<std::string> topology::remove_bindings_to(destination_kind to, const
   std::vector<std::string> unused;
   const auto* found = by_destination_.find(destination_key(to, name));
   if (found == nullptr) return unused;
-  const auto to_there = *found;
-  to_there.for_each([&](const std::string&, const binding_ptr& b) {
-    if (remove_binding(b, out)) unused.push_back(b->source);
+  const auto sources = *found;
+  sources.for_each([&](const std::string&, const binding_set& from_there) {
+    for (const auto& b : by_age(from_there)) {
+      const auto key = key_of(b->kind, b->destination, b->routing_key, b->arguments);
+      if (remove_binding(b, key, out)) unused.push_back(b->source);
+    }
   });
   return unused;
 }
@@ -566,11 +548,11 @@ void topology::restore(binding_definition binding) {
     const auto arguments = decode_table(as_bytes(binding.arguments));
     if (arguments) {
       auto match = header_match_of(*arguments);
-      if (auto* valid = std::get_if<binding_definition::header_match>(&match))
-        binding.headers = std::move(*valid);
+      if (auto* valid = std::get_if<header_match>(&match)) binding.headers = std::move(*valid);
     }
   }
-  add_binding(std::make_shared<const binding_definition>(std::move(binding)));
+  const auto key = key_of(binding.kind, binding.destination, binding.routing_key, binding.arguments);
+  add_binding(std::make_shared<const binding_definition>(std::move(binding)), key);
 }
 
 // --- routing ------------------------------------------------------------------------------------------------------
@@ -612,7 +594,7 @@ void topology::route(const exchange_state& start, std::string_view routing_key,
           auto decoded = decode_table(headers_of(properties));
           headers = decoded ? std::move(*decoded) : field_table{};
         }
-        exchange->bindings.for_each([&](const std::string&, const binding_ptr& b) {
+        exchange->headers.for_each_candidate(*headers, [&](const binding_ptr& b) {
           if (headers_match(b->headers, *headers)) follow(b);
         });
         break;

@@ -10,8 +10,10 @@
 #pragma once
 
 #include "mailbox/field_table.hpp"
+#include "mailbox/headers_index.hpp"
 #include "mailbox/ids.hpp"
 #include "mailbox/persistent_map.hpp"
+#include "mailbox/shared_value.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -83,20 +85,13 @@ struct binding_definition {
   std::string arguments;  // field table as it came, without its length
   bool durable = false;   // both ends are
 
-  // What a headers exchange matches on, decoded once.
-  struct header_match {
-    bool any = false, with_x = false;
-    field_table wanted;
-  };
-  header_match headers;
+  header_match headers;  // what a headers exchange matches on, decoded once
 };
-using binding_ptr = std::shared_ptr<const binding_definition>;
-using binding_set = persistent_map<binding_ptr>;
 
 // The words of a topic exchange's patterns, as a trie.
 struct topic_node {
-  persistent_map<std::shared_ptr<const topic_node>> words;
-  std::shared_ptr<const topic_node> star, hash;
+  persistent_map<topic_node> words;
+  shared_value<topic_node> star, hash;
   binding_set here;
 
   [[nodiscard]] bool empty() const noexcept { return words.empty() && !star && !hash && here.empty(); }
@@ -104,13 +99,13 @@ struct topic_node {
 
 struct exchange_state {
   exchange_definition definition;
-  std::string alternate;                       // where unroutable messages go; empty: nowhere
-  binding_set bindings;                        // all of which it is the source
-  bool leads_to_exchanges = false;             // some binding does, or did
-  persistent_map<binding_set> by_key;          // direct
-  std::shared_ptr<const topic_node> patterns;  // topic
+  std::string alternate;               // where unroutable messages go; empty: nowhere
+  binding_set bindings;                // all of which it is the source
+  bool leads_to_exchanges = false;     // some binding does, or did
+  persistent_map<binding_set> by_key;  // direct
+  shared_value<topic_node> patterns;   // topic
+  headers_index headers;               // headers
 };
-using exchange_ptr = std::shared_ptr<const exchange_state>;
 
 // --- commands ---------------------------------------------------------------------------------------------------
 
@@ -138,7 +133,7 @@ struct remove_queue {
   std::string name;
 };
 struct bind {
-  binding_id id{};  // of the new binding, if it comes to one
+  binding_id id{};  // of the new binding, if it comes to one; never used before on this node
   destination_kind kind = destination_kind::queue;
   std::string source, destination, routing_key, arguments;
   connection_id by{};
@@ -221,12 +216,12 @@ public:
   }
   template <class Visit>
   void for_each_exchange(Visit&& visit) const {
-    exchanges_.for_each([&](const std::string&, const exchange_ptr& exchange) { visit(*exchange); });
+    exchanges_.for_each([&](const std::string&, const exchange_state& exchange) { visit(exchange); });
   }
   template <class Visit>
   void for_each_binding(Visit&& visit) const {
-    exchanges_.for_each([&](const std::string&, const exchange_ptr& exchange) {
-      exchange->bindings.for_each([&](const std::string&, const binding_ptr& binding) { visit(*binding); });
+    exchanges_.for_each([&](const std::string&, const exchange_state& exchange) {
+      exchange.bindings.for_each([&](const std::string&, const binding_ptr& binding) { visit(*binding); });
     });
   }
 
@@ -237,11 +232,15 @@ public:
 
 private:
   void add_exchange(exchange_definition definition);
-  void set_exchange(exchange_state state);
   std::optional<refusal> add_binding(const bind& command, changes& out);
-  void add_binding(const binding_ptr& binding);
+  // `key` tells it apart from the other bindings of its source.
+  void add_binding(const binding_ptr& binding, const std::string& key);
   // Says whether its source is an auto-delete exchange that has lost its last binding, and must go too.
-  bool remove_binding(const binding_ptr& binding, changes& out);
+  bool remove_binding(const binding_ptr& binding, const std::string& key, changes& out);
+  // All its bindings go at once, and it is not there any more.
+  void forget_source(const exchange_state& exchange);
+  // `key` is that of the binding's destination, which something led to.
+  void forget_destination_if_unused(const binding_definition& binding, const std::string& key);
   // The names of the exchanges that must go too.
   std::vector<std::string> remove_bindings_to(destination_kind kind, const std::string& name, changes& out);
   void remove_exchanges(std::vector<std::string> names, changes& out);
@@ -252,9 +251,10 @@ private:
                                     const std::string& destination, connection_id by) const;
 
   std::string vhost_;
-  persistent_map<exchange_ptr> exchanges_;
+  persistent_map<exchange_state> exchanges_;
   persistent_map<queue_ptr> queues_;
-  persistent_map<binding_set> by_destination_;  // binding sets by kind and name of what they lead to
+  // By kind and name of what the bindings lead to, by their source, by their id.
+  persistent_map<persistent_map<binding_set>> by_destination_;
   std::size_t binding_count_ = 0;
   std::uint64_t version_ = 1;
 };

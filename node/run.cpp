@@ -209,14 +209,14 @@ private:
     notify("READY=1\nSTATUS=ready");
   }
 
-  // What a burst has left free between what is still in use, the allocator keeps. A node that carried no message since
-  // the last look gives it back; a busy one would only ask for it again.
+  // What a burst has left free between what is still in use, the allocator keeps. A node that carried no message and wrote
+  // nothing since the last look gives it back; a busy one would only ask for it again.
   void watch_idle_memory() {
     idle_.expires_after(idle_interval);
     idle_.async_wait([this](boost::system::error_code aborted) {
       if (aborted || !is_watching_) return;
       const auto totals = broker_->totals();
-      const auto moved = totals.published + totals.delivered + totals.acknowledged;
+      const auto moved = totals.published + totals.delivered + totals.acknowledged + totals.commits;
       if (moved == std::exchange(moved_, moved) && ::mallinfo2().fordblks > idle_memory_max) ::malloc_trim(0);
       watch_idle_memory();
     });

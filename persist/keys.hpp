@@ -63,9 +63,29 @@ private:
   std::array<std::byte, 16> bytes_;
 };
 
+// One part of a message that does not fit into a page. It stands right behind the message, whose key is its beginning.
+class part_key {
+public:
+  static constexpr std::size_t size = message_key::size + 4;
+
+  part_key(mailbox_id mailbox, sequence at, std::uint32_t number) noexcept {
+    const message_key of{mailbox, at};
+    const std::span<const std::byte> begin{of};
+    std::memcpy(bytes_.data(), begin.data(), begin.size());
+    big_endian::store(reinterpret_cast<char*>(bytes_.data()) + message_key::size, number);
+  }
+  operator std::span<const std::byte>() const noexcept { return bytes_; }  // NOLINT: a key is its bytes
+
+private:
+  std::array<std::byte, 20> bytes_;
+};
+
 // What a record's checksum is seeded with: its place. Those of actors are seeded with their keys (persist/record.hpp).
 inline std::uint64_t seed_of(mailbox_id mailbox, sequence at) noexcept {
   return mailbox.value * 0x9e3779b97f4a7c15ULL ^ at.value;
+}
+inline std::uint64_t seed_of(mailbox_id mailbox, sequence at, std::uint32_t part) noexcept {
+  return seed_of(mailbox, at) ^ part * 0xc2b2ae3d27d4eb4fULL;
 }
 inline std::uint64_t seed_of(std::uint64_t id) noexcept { return id * 0x9e3779b97f4a7c15ULL; }
 

@@ -20,6 +20,8 @@ struct record {
   static constexpr std::uint32_t transient = 1;
   // A message that expires: 8 octets that say when stand in front of it.
   static constexpr std::uint32_t expires = 2;
+  // A message that goes on in parts: 8 octets with the size of the whole stand in front of its beginning.
+  static constexpr std::uint32_t in_parts = 4;
 
   std::uint32_t flags = 0;
   std::span<const std::byte> bytes;

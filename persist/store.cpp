@@ -22,6 +22,8 @@ namespace {
 constexpr sequence last_sequence{std::numeric_limits<std::uint64_t>::max()};
 // At restart, what does not survive it is erased in transactions of this many records.
 constexpr std::size_t clearing_count_max = 50'000;
+// What a burial erases at once, in bytes. A version before 3 wrote large bodies as one value each.
+constexpr std::size_t buried_size_max = std::size_t{32} << 20;
 // With less than this, in bytes, a transaction may have found no room.
 constexpr std::uint64_t nearly_full = std::uint64_t{64} << 20;
 
@@ -207,7 +209,6 @@ result<void> store::read_graves(const read_transaction& txn) {
         id_key::read((*item)->value)};
   }
   if (!item) return item.error();
-  graves_changed_ = true;
   keep_graves();
   return {};
 }
@@ -315,7 +316,9 @@ result<recovered_store> store::recover() {
     recovered_mailbox* m = nullptr;
     while (item && *item) {
       const auto key = (*item)->key;
-      if (key.size() != message_key::size) return damaged(corrupted("a message's key has an odd size"));
+      if (key.size() != message_key::size && key.size() != part_key::size) {
+        return damaged(corrupted("a message's key has an odd size"));
+      }
       const auto mailbox = message_key::mailbox_of(key);
       const auto at = message_key::sequence_of(key);
       out.last_mailbox = std::max(out.last_mailbox, mailbox);
@@ -331,7 +334,16 @@ result<recovered_store> store::recover() {
         item = c->seek(message_key{{mailbox.value + 1}, {0}});
         continue;
       }
-      const auto r = read_message((*item)->value, mailbox, at);
+      if (key.size() == part_key::size) {
+        // Its message was never finished, or is being erased.
+        const std::pair place{mailbox, at};
+        if (!buried(mailbox, at) && (transient.empty() || transient.back() != place)) {
+          transient.push_back(place);
+        }
+        item = c->next();
+        continue;
+      }
+      const auto r = read_message(*c, **item);
       if (!r) {
         return damaged(corrupted("message " + std::to_string(at.value) + " of mailbox " +
                                  std::to_string(mailbox.value) + ": " + r.error().text));
@@ -361,15 +373,7 @@ result<recovered_store> store::recover() {
     }
   }
 
-  for (std::size_t done = 0; done < transient.size();) {
-    auto txn = write_transaction::begin(environment_.get());
-    if (!txn) return txn.error();
-    for (std::size_t n = 0; n < clearing_count_max && done < transient.size(); ++n, ++done) {
-      const auto& [mailbox, at] = transient[done];
-      if (auto r = txn->erase(tables_.messages, message_key{mailbox, at}); !r) return r.error();
-    }
-    if (auto r = std::move(*txn).commit(); !r) return r.error();
-  }
+  if (auto r = erase_unfinished(transient); !r) return r.error();
   if (!orphans.empty()) {
     auto txn = write_transaction::begin(environment_.get());
     if (!txn) return txn.error();
@@ -382,10 +386,43 @@ result<recovered_store> store::recover() {
   return out;
 }
 
+// What does not survive a restart: messages that need not, and parts of messages that were never finished.
+result<void> store::erase_unfinished(std::span<const std::pair<mailbox_id, sequence>> messages) {
+  while (!messages.empty()) {
+    auto txn = write_transaction::begin(environment_.get());
+    if (!txn) return txn.error();
+    const auto erase_some = [&]() -> result<void> {
+      auto c = cursor::open(txn->handle(), tables_.messages);
+      if (!c) return c.error();
+      std::size_t count = 0;
+      while (!messages.empty() && count < clearing_count_max) {
+        const auto [mailbox, at] = messages.front();
+        auto item = c->seek(message_key{mailbox, at});
+        const auto inside = [&, m = mailbox, s = at] {
+          return item && *item && message_key::mailbox_of((*item)->key) == m &&
+                 message_key::sequence_of((*item)->key) == s;
+        };
+        for (; inside() && count < clearing_count_max; ++count) {
+          if (auto r = c->erase(); !r) return r;
+          item = c->next();
+        }
+        if (!item) return item.error();
+        if (!inside()) messages = messages.subspan(1);
+      }
+      return {};
+    };
+    // The end of a write transaction frees its cursors, so ours must be gone by then.
+    if (auto r = erase_some(); !r) return r;
+    if (auto r = std::move(*txn).commit(); !r) return r;
+  }
+  return {};
+}
+
 // --- writing ----------------------------------------------------------------------------------------------------
 
 result<void> store::commit(std::span<const mailbox_write> mailboxes,
-                           std::span<const topology_write> topologies, std::span<const tree_event> events) {
+                           std::span<const topology_write> topologies, std::span<const tree_event> events,
+                           std::span<const part_write> parts) {
   for (const auto& m : mailboxes) {
     if (m.with == nullptr) continue;
     if (auto r = check(*m.with); !r) return r;
@@ -397,6 +434,7 @@ result<void> store::commit(std::span<const mailbox_write> mailboxes,
       if (auto r = write_topology(*txn, t); !r) return r;
     }
     reached("commit.topology_written");
+    if (auto r = write_parts(*txn, parts); !r) return r;
     if (auto r = write_messages(*txn, mailboxes); !r) return r;
     reached("commit.messages_written");
     if (auto r = write_actors(*txn, mailboxes); !r) return r;
@@ -440,18 +478,33 @@ result<void> store::end(write_transaction txn) {
   return written;
 }
 
+result<void> store::write_parts(write_transaction& txn, std::span<const part_write> parts) {
+  if (parts.empty()) return {};
+  auto c = cursor::open(txn.handle(), tables_.messages);
+  if (!c) return c.error();
+  for (const auto& p : parts) {
+    if (auto r = put_parts(*c, p.mailbox, p.at, *p.message, p.first, p.count); !r) return r;
+  }
+  reached("commit.parts_written");
+  return {};
+}
+
 result<void> store::write_messages(write_transaction& txn, std::span<const mailbox_write> mailboxes) {
   auto c = cursor::open(txn.handle(), tables_.messages);
   if (!c) return c.error();
   for (const auto& m : mailboxes) {
     if (m.batch != nullptr) {
       for (const auto& a : m.batch->appends) {
-        if (auto r = put_message(*c, m.mailbox, a.at, {a.transient, a.expires_at, a.message}); !r) return r;
+        if (auto r =
+                put_message(*c, m.mailbox, a.at, {a.transient, a.expires_at, a.message}, m.parts_are_there);
+            !r)
+          return r;
       }
     }
     if (m.with != nullptr) {
       for (const auto& t : m.with->transfers) {
-        if (auto r = put_message(*c, t.to, t.at, {false, t.expires_at, t.message}); !r) return r;
+        if (auto r = put_message(*c, t.to, t.at, {false, t.expires_at, t.message}, m.parts_are_there); !r)
+          return r;
       }
     }
   }
@@ -473,20 +526,28 @@ result<void> store::write_actors(write_transaction& txn, std::span<const mailbox
 result<void> store::write_erasures(write_transaction& txn, std::span<const mailbox_write> mailboxes) {
   auto c = cursor::open(txn.handle(), tables_.messages);
   if (!c) return c.error();
+  std::size_t erased = 0;
   for (const auto& m : mailboxes) {
     if (m.batch == nullptr) continue;
     for (const auto& range : m.batch->erasures) {
-      if (range.last.value - range.first.value >= burial_width_min) {
+      // A message may have thousands of parts, so that the width of a range is not all.
+      if (range.last.value - range.first.value >= burial_width_min || erased >= erased_at_once_max) {
         if (auto r = add_grave(txn, m.mailbox, range); !r) return r;
         continue;
       }
       auto item = c->seek(message_key{m.mailbox, range.first});
-      while (item && *item && message_key::mailbox_of((*item)->key) == m.mailbox &&
-             message_key::sequence_of((*item)->key) <= range.last) {
+      const auto inside = [&] {
+        return item && *item && message_key::mailbox_of((*item)->key) == m.mailbox &&
+               message_key::sequence_of((*item)->key) <= range.last;
+      };
+      for (; inside() && erased < erased_at_once_max; ++erased) {
         if (auto r = c->erase(); !r) return r;
         item = c->next();
       }
       if (!item) return item.error();
+      if (!inside()) continue;
+      const auto rest = message_key::sequence_of((*item)->key);
+      if (auto r = add_grave(txn, m.mailbox, {rest, range.last}); !r) return r;
     }
   }
   return {};
@@ -534,19 +595,34 @@ result<void> store::write_topology(write_transaction& txn, const topology_write&
 result<void> store::add_grave(write_transaction& txn, mailbox_id mailbox, sequence_range range) {
   if (auto r = txn.put(tables_.graves, message_key{mailbox, range.first}, id_key{range.last.value}); !r)
     return r;
-  graves_[{mailbox, range.first}] = range.last;
-  graves_changed_ = true;
+  change_grave({mailbox, range.first}, range.last);
   return {};
 }
 
+void store::change_grave(const grave_map::key_type& place, std::optional<sequence> last) {
+  const auto found = graves_.find(place);
+  graves_before_.emplace_back(place, found == graves_.end() ? std::nullopt : std::optional{found->second});
+  if (last) {
+    graves_[place] = *last;
+  } else if (found != graves_.end()) {
+    graves_.erase(found);
+  }
+}
+
 void store::keep_graves() {
-  if (!std::exchange(graves_changed_, false)) return;
-  kept_graves_ = graves_;
+  graves_before_.clear();
   grave_count_.store(graves_.size(), std::memory_order_relaxed);
 }
 
 void store::undo_graves() {
-  if (std::exchange(graves_changed_, false)) graves_ = kept_graves_;
+  for (auto before = graves_before_.rbegin(); before != graves_before_.rend(); ++before) {
+    if (before->second) {
+      graves_[before->first] = *before->second;
+    } else {
+      graves_.erase(before->first);
+    }
+  }
+  graves_before_.clear();
 }
 
 bool store::buried(mailbox_id mailbox, sequence at) const {
@@ -579,7 +655,8 @@ result<void> store::bury(std::size_t count_max) {
   const auto erase_slice = [&]() -> result<void> {
     auto c = cursor::open(txn->handle(), tables_.messages);
     if (!c) return c.error();
-    while (count_max > 0 && !graves_.empty()) {
+    std::size_t size = 0;
+    while (count_max > 0 && size < buried_size_max && !graves_.empty()) {
       const auto [place, last] = *graves_.begin();
       const auto [mailbox, first] = place;
       auto item = c->seek(message_key{mailbox, first});
@@ -587,15 +664,17 @@ result<void> store::bury(std::size_t count_max) {
         return item && *item && message_key::mailbox_of((*item)->key) == m &&
                message_key::sequence_of((*item)->key) <= l;
       };
-      for (; inside() && count_max > 0; --count_max) {
+      for (; inside() && count_max > 0 && size < buried_size_max; --count_max) {
+        size += (*item)->value.size();
         if (auto r = c->erase(); !r) return r;
         item = c->next();
       }
       if (!item) return item.error();
       if (inside()) break;  // what is left of it is for the next slice
       if (auto r = txn->erase(tables_.graves, message_key{mailbox, first}); !r) return r;
-      graves_.erase(graves_.begin());
-      graves_changed_ = true;
+      change_grave(place, std::nullopt);
+      // An empty one is work, too: as many queues as a client likes may be deleted at once.
+      if (count_max > 0) --count_max;
     }
     return {};
   };
@@ -627,8 +706,8 @@ result<std::vector<loaded_message>> store::load(mailbox_id mailbox, const load_r
        item = c->next()) {
     const auto at = message_key::sequence_of((*item)->key);
     if (message_key::mailbox_of((*item)->key) != mailbox || request.where.last < at) break;
-    if (lies_in(*graves, at)) continue;
-    auto r = read_message((*item)->value, mailbox, at);
+    if ((*item)->key.size() != message_key::size || lies_in(*graves, at)) continue;
+    auto r = read_message(*c, **item);
     if (!r) return r.error();
     size += r->message->footprint();
     auto& made = out.emplace_back();
@@ -659,8 +738,8 @@ result<recovered_mailbox> store::survey(mailbox_id mailbox) const {
   auto item = c->seek(message_key{mailbox, {0}});
   for (; item && *item && message_key::mailbox_of((*item)->key) == mailbox; item = c->next()) {
     const auto at = message_key::sequence_of((*item)->key);
-    if (lies_in(*graves, at)) continue;
-    const auto r = read_message((*item)->value, mailbox, at);
+    if ((*item)->key.size() != message_key::size || lies_in(*graves, at)) continue;
+    const auto r = read_message(*c, **item);
     if (!r) return r.error();
     count(out, at, *r->message, r->expires_at);
   }
@@ -698,6 +777,11 @@ result<std::vector<tree_event>> store::read_events(std::uint64_t from, std::size
   const auto txn = read_transaction::begin(environment_.get());
   if (!txn) return txn.error();
   return events_.read(txn->handle(), from, count_max);
+}
+
+void store::forget_dead_readers() const noexcept {
+  int dead = 0;
+  (void)mdb_reader_check(environment_.get(), &dead);
 }
 
 store_space store::space(bool with_reusable) const {

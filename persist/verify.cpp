@@ -18,6 +18,8 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <type_traits>
+#include <utility>
 
 namespace posthorn {
 
@@ -71,7 +73,13 @@ private:
     auto c = cursor::open(txn_, id);
     if (!c) return problem(c.error().text);
     auto item = c->first();
-    for (; item && *item; item = c->next()) visit(**item);
+    for (; item && *item; item = c->next()) {
+      if constexpr (std::is_invocable_v<Visit, const cursor::item&, cursor&>) {
+        visit(**item, *c);
+      } else {
+        visit(**item);
+      }
+    }
     if (!item) problem(std::string{"table "} + table + " cannot be read to its end: " + item.error().text);
   }
 
@@ -207,13 +215,22 @@ private:
     const auto actors = table("actors");
     std::optional<mailbox_id> current;
     bool known = false;
-    each("messages", [&](const cursor::item& item) {
-      if (item.key.size() != message_key::size) return problem("a message's key has an odd size");
+    std::optional<std::pair<mailbox_id, sequence>> last;
+    each("messages", [&](const cursor::item& item, cursor& c) {
+      if (item.key.size() != message_key::size && item.key.size() != part_key::size) {
+        return problem("a message's key has an odd size");
+      }
       const auto mailbox = message_key::mailbox_of(item.key);
       const auto at = message_key::sequence_of(item.key);
       const auto where =
           "message " + std::to_string(at.value) + " of mailbox " + std::to_string(mailbox.value) + ": ";
-      const auto r = read_message(item.value, mailbox, at);
+      // Parts without their message: cut off, or behind one that is a problem already.
+      const bool seen = std::exchange(last, std::pair{mailbox, at}) == std::pair{mailbox, at};
+      if (item.key.size() == part_key::size) {
+        if (!seen && !buried(mailbox, at)) ++report_.unfinished;
+        return;
+      }
+      const auto r = read_message(c, item);
       if (!r) return problem(where + r.error().text);
       if (current != mailbox) {
         current = mailbox;

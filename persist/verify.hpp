@@ -22,6 +22,7 @@ struct verify_report {
   std::uint64_t tree_events = 0;   // of the tree of actors
   std::uint64_t transient = 0;     // go at the next start
   std::uint64_t buried = 0;        // gone, and to be erased
+  std::uint64_t unfinished = 0;    // messages cut off while they were written: go at the next start
   std::uint64_t problem_count = 0;
   std::vector<std::string> problems;  // the first hundred
 

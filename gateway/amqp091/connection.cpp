@@ -33,10 +33,12 @@ struct one_of {
   static constexpr bool contains = (std::is_same_v<Method, Methods> || ...);
 };
 
-// Asked of the vhost, in order: these may follow each other without waiting for answers.
-using vhost_methods =
-    one_of<method::exchange_declare, method::exchange_delete, method::exchange_bind, method::exchange_unbind,
-           method::queue_declare, method::queue_bind, method::queue_unbind>;
+// Asked of the vhost; queue.declare too, but for a passive one.
+using vhost_methods = one_of<method::exchange_declare, method::exchange_delete, method::exchange_bind,
+                             method::exchange_unbind, method::queue_bind, method::queue_unbind>;
+
+// Requests of one client that wait for answers. They take about 300 bytes each, here and where they are answered.
+constexpr std::size_t requests_max = 4096;
 
 }  // namespace
 
@@ -106,23 +108,32 @@ bool connection::on_method(std::uint16_t number, bytes payload) {
   return on_channel_method(number, m);
 }
 
-bool connection::must_wait(std::uint16_t, const any_method& m) const {
+// The rule stands at "Order" in the header.
+bool connection::must_wait(std::uint16_t number, const any_method& m) const {
   if (requests_.empty()) return false;
-  const bool to_vhost = std::visit(
-      [](const auto& typed) {
+  if (requests_.size() >= requests_max) return true;
+  return std::visit(
+      [&](const auto& typed) {
         using method_type = std::remove_cvref_t<decltype(typed)>;
-        if constexpr (std::is_same_v<method_type, method::queue_declare>) {
-          return !typed.passive;
-        } else if constexpr (std::is_same_v<method_type, method::queue_bind> ||
-                             std::is_same_v<method_type, method::queue_unbind>) {
-          return true;
+        if constexpr (vhost_methods::contains<method_type>) {
+          return !may_follow(request_kind::of_topology);
+        } else if constexpr (std::is_same_v<method_type, method::queue_declare>) {
+          if (!typed.passive) return !may_follow(request_kind::of_topology);
+          return !may_follow(request_kind::of_queue) || !is_at_hand(number, typed.queue);
+        } else if constexpr (std::is_same_v<method_type, method::queue_delete>) {
+          return typed.if_unused || typed.if_empty || !may_follow(request_kind::of_queue) ||
+                 !is_at_hand(number, typed.queue);
+        } else if constexpr (std::is_same_v<method_type, method::queue_purge>) {
+          return !may_follow(request_kind::of_queue) || !is_at_hand(number, typed.queue);
         } else {
-          return vhost_methods::contains<method_type>;
+          return true;
         }
       },
       m);
-  return !to_vhost ||
-         !std::all_of(requests_.begin(), requests_.end(), [](const request& r) { return r.topology; });
+}
+
+bool connection::may_follow(request_kind kind) const noexcept {
+  return requests_of_[static_cast<std::size_t>(kind)] == requests_.size();
 }
 
 // --- channel 0 ----------------------------------------------------------------------------------------------------
@@ -291,6 +302,7 @@ void connection::on(const method::connection_close&) {
   auto& r = requests_.emplace_back();
   r.token = ++last_token_;
   r.about = id_of<method::connection_close>;
+  ++requests_of_[static_cast<std::size_t>(r.kind)];
   release_everything(r.token);
   stalled_ = true;
 }
@@ -444,36 +456,47 @@ bool connection::refuse_connection(reply_code code, std::string_view why, method
 
 // --- asking and being answered --------------------------------------------------------------------------------------
 
-connection::request& connection::ask(channel& c, method_id about, bool no_wait, bool topology) {
+connection::request& connection::ask(channel& c, method_id about, bool no_wait, request_kind kind) {
   send_parcels();  // what was published or answered before takes effect before
   auto& r = requests_.emplace_back();
   r.token = ++last_token_;
   r.channel = c.number;
   r.about = about;
   r.no_wait = no_wait;
-  r.topology = topology;
+  r.kind = kind;
+  ++requests_of_[static_cast<std::size_t>(kind)];
+  worker_.turn.spend(8);
   return r;
 }
 
 bool connection::ask_vhost(channel& c, method_id about, bool no_wait,
                            decltype(topology_request::command) command) {
-  auto& r = ask(c, about, no_wait, true);
+  auto& r = ask(c, about, no_wait, request_kind::of_topology);
   if (const auto* declare = std::get_if<posthorn::declare_queue>(&command)) r.name = declare->name;
   vhost_->post(topology_request{self_, r.token, std::move(command)});
   return true;
 }
 
 void connection::on_reply(reply& message) {
-  const auto found = std::find_if(requests_.begin(), requests_.end(),
-                                  [&](const request& r) { return r.token == message.token; });
-  if (found == requests_.end()) return;
-  found->answered = std::move(message);
+  if (requests_.empty()) return;
+  const auto index = message.token - requests_.front().token;
+  if (index >= requests_.size()) return;
+  auto& r = requests_[index];
+  if (const auto* declared = std::get_if<queue_declared>(&message.what);
+      declared != nullptr && !declared->created && declared->queue != nullptr && !r.no_wait) {
+    // It was there before: how many messages and consumers it has, only it knows.
+    port_of(*declared->queue).post(inspect_queue{self_, r.token});
+    return;
+  }
+  if (r.deletes != mailbox_id{}) deleting_.erase(r.deletes);
+  r.answered = std::move(message);
   while (!requests_.empty() && requests_.front().answered) {
-    auto answered = std::move(*requests_.front().answered);
-    requests_.front().answered.reset();
+    auto& first = requests_.front();
+    auto answered = std::move(*first.answered);
+    first.answered.reset();
     if (phase_ == phase::gone) return;
-    if (!answer(requests_.front(), answered)) break;
-    if (requests_.empty()) break;
+    answer(first, answered);
+    --requests_of_[static_cast<std::size_t>(first.kind)];
     requests_.pop_front();
   }
 }
@@ -502,7 +525,7 @@ void connection::send_parcels() {
     if (!p.answers.answers.empty() || !p.answers.grants.empty()) queue.post(std::exchange(p.answers, {}));
     p.queue.reset();
   }
-  parcel_count_ = 0;
+  parcel_count_ = turns_gathered_ = 0;
   parcel_index_.clear();
 }
 

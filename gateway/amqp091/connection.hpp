@@ -9,16 +9,32 @@
 // Receives  deliver, settled, reply, consumer_cancelled from queues and the vhost; close_connection, alarm_changed from
 //           the server
 // Sends     publish_batch, answer_held, consume, … to queues; topology_request, release_owner to the vhost
-// Order     Requests to the vhost may follow each other without waiting, so that pipelined declarations share commits.
-//           Anything else waits until all answers are there: a client sees its own requests take effect in order.
-// Limits    input: one chunk; publishes on their way: `in_flight_max`; output: what the consumers' credit allows. Beyond
-//           any of them the socket is not read.
+// Order     A client sees its own requests take effect, and answered, in the order in which it sent them, whatever their
+//           channels. Most requests are answered by another actor. What comes behind one waits for its answer, with all
+//           input behind it, unless both are of one of these kinds:
+//             of the topology  declare, bind, unbind, and delete of an exchange: the vhost takes them in order.
+//             of a queue       delete without condition, purge, passive declare: each goes to its queue's actor, which
+//                              takes those of its own in order, and no queue's answer depends on another queue. Behind
+//                              a delete nothing more may go to the same queue, as the delete goes on to the vhost.
+//           So pipelined requests share commits: 1,000 deletes cost a few, not 1,000. The kinds do not mix: a declare
+//           could overtake a delete of the same name, which comes to the vhost by way of its queue, and a bind could meet
+//           an exchange that should have gone with its last queue. What the connection answers itself waits as well: a
+//           queue that is not there, or is somebody else's, is told of behind the answers that come first.
+//           A refusal closes the channel, and what its client sent behind must have no effect. A delete with a condition
+//           is refused in the course of things, so it stands alone. The requests of a queue above are refused only when
+//           another client deletes the queue at that moment, or the disk is full, and a request of the topology by what
+//           the client asks for: then those that were on their way behind it have taken effect.
+// Turns     A connection gives the thread to others when its time is over (turn_budget.hpp), in the midst of its input or
+//           of the messages of its actor; it sends what it has, and goes on after them. It reads no more meanwhile.
+// Limits    input: one chunk and the begin of a frame; requests without an answer: `requests_max`; publishes on their way:
+//           `in_flight_max`; output: what the consumers' credit allows. Beyond any of them the socket is not read.
 #pragma once
 
 #include "actors/supervisor.hpp"
 #include "gateway/amqp091/channel.hpp"
 #include "gateway/amqp091/methods.hpp"
 #include "gateway/amqp091/server.hpp"
+#include "gateway/amqp091/turn_budget.hpp"
 
 #include <boost/asio.hpp>
 #include <caf/actor_companion.hpp>
@@ -31,6 +47,7 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace posthorn::amqp091 {
@@ -41,6 +58,7 @@ struct server_context {
   server_settings settings;
   std::string server_properties;  // field table, encoded without its length
   std::atomic<std::uint64_t> connections{0}, channels{0};
+  std::atomic<std::uint64_t> turns_cut{0};
   std::shared_ptr<supervisor> connections_supervisor;  // fixed before the first connection
 };
 
@@ -48,6 +66,7 @@ struct server_context {
 struct io_worker {
   boost::asio::io_context io{1};
   std::vector<std::byte> chunk = std::vector<std::byte>(std::size_t{256} << 10);
+  turn_budget turn;  // of the connection that the thread is at
 };
 
 class connection : public std::enable_shared_from_this<connection> {
@@ -69,14 +88,17 @@ private:
   using bytes = std::span<const std::byte>;
   enum class phase : std::uint8_t { header, start, tune, open, running, closing, gone };
 
+  // What may follow a request before it is answered: see "Order".
+  enum class request_kind : std::uint8_t { alone, of_topology, of_queue };
   // An answer that the client waits for, and what it becomes.
   struct request {
-    request_token token = 0;
+    request_token token = 0;  // one more than that of the request before
     std::uint16_t channel = 0;
     method_id about;
     bool no_wait = false;
-    bool topology = false;  // asked of the vhost
-    std::string name;       // queue or consumer tag
+    request_kind kind = request_kind::alone;
+    std::string name;      // queue or consumer tag
+    mailbox_id deletes{};  // the queue that goes with it
     std::uint32_t holder = 0;
     std::optional<reply> answered;  // and waits for those before it
   };
@@ -91,6 +113,7 @@ private:
   void arm_read();
   void on_readable(const boost::system::error_code& failed);
   void consume_input(bytes chunk);
+  void continue_input();
   void resume_input();
   std::size_t decode(bytes input);
   [[nodiscard]] bool may_read() const noexcept;
@@ -101,6 +124,7 @@ private:
   void on_timer();
   void end(const std::string& why);
   void drain_inbox();
+  void begin_turn();
   void enter_inbox(caf::mailbox_element_ptr element);
 
   // --- the dialogue: connection.cpp ---
@@ -154,14 +178,15 @@ private:
   // --- asking and being answered ---
   parcel& parcel_for(const queue_ptr& queue);
   void send_parcels();
-  request& ask(channel& c, method_id about, bool no_wait, bool topology);
+  request& ask(channel& c, method_id about, bool no_wait, request_kind kind = request_kind::alone);
   bool ask_vhost(channel& c, method_id about, bool no_wait, decltype(topology_request::command) command);
   [[nodiscard]] bool must_wait(std::uint16_t number, const any_method& m) const;
+  [[nodiscard]] bool may_follow(request_kind kind) const noexcept;
+  [[nodiscard]] bool is_at_hand(std::uint16_t number, std::string_view queue) const;
   void on_deliver(deliver& message);
   void on_settled(const settled& message);
   void on_reply(reply& message);
-  // False: the request goes on with another question.
-  bool answer(request& r, reply& message);
+  void answer(const request& r, reply& message);
   void on_consumer_cancelled(consumer_id id);
   std::uint64_t enter_delivery(channel& c, std::uint32_t holder, const delivery& d);
   void release(channel& c);
@@ -222,16 +247,22 @@ private:
 
   std::deque<request> requests_;  // answered in their order
   request_token last_token_ = 0;
-  bool has_exclusive_ = false;  // some queue may have to go with this connection
+  std::size_t requests_of_[3] = {};          // by kind
+  std::unordered_set<mailbox_id> deleting_;  // queues that a request of these deletes
+  bool has_exclusive_ = false;               // some queue may have to go with this connection
   std::vector<parcel> parcels_;
   std::size_t parcel_count_ = 0;
+  std::size_t turns_gathered_ = 0;  // since some were sent
   std::unordered_map<mailbox_id, std::size_t> parcel_index_;
 
-  std::string input_;  // what could not be decoded yet: the begin of a frame, or all behind a request
+  // From `input_used_` on: what was not decoded yet: the begin of a frame, all behind a request, or the rest of a turn.
+  std::string input_;
+  std::size_t input_used_ = 0;
   buffer out_;
   std::size_t out_sent_ = 0;
   bool reading_ = false, writing_ = false;
   bool stalled_ = false;  // input waits for an answer
+  bool yielded_ = false;  // input waits for the other connections
   bool killed_ = false;   // the companion ended, and we did not end it
   bool received_since_tick_ = false, sent_since_tick_ = false;
   int silent_ticks_ = 0;
@@ -245,6 +276,9 @@ private:
   std::mutex inbox_mutex_;
   std::vector<caf::mailbox_element_ptr> inbox_;
   bool inbox_scheduled_ = false;
+  // The I/O thread's: those that it has taken, from `drained_` on.
+  std::vector<caf::mailbox_element_ptr> draining_;
+  std::size_t drained_ = 0;
 };
 
 }  // namespace posthorn::amqp091

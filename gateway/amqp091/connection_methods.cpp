@@ -63,6 +63,15 @@ std::optional<queue_ptr> connection::queue_for(channel& c, std::string_view name
   return std::move(std::get<queue_ptr>(access));
 }
 
+// Whether the queue is there, this client may use it, and no request that is on its way deletes it.
+bool connection::is_at_hand(std::uint16_t number, std::string_view queue) const {
+  const auto c = channels_.find(number);
+  if (c == channels_.end() || c->second->closing) return false;
+  const auto access = snapshot_->access_queue(queue.empty() ? c->second->last_queue : clean(queue), id_);
+  const auto* found = std::get_if<queue_ptr>(&access);
+  return found != nullptr && !(*found)->of_actor && !deleting_.contains((*found)->id);
+}
+
 bool connection::knows_actor(std::string_view name) const {
   auto& node = server_.node.context();
   return node.actors_vhost.lock() == vhost_ && node.house->knows(name);
@@ -119,7 +128,7 @@ bool connection::on(channel& c, const method::queue_declare& m) {
     const auto queue = queue_for(c, m.queue, about);
     if (!queue) return phase_ == phase::running;
     c.last_queue = (*queue)->name;
-    auto& r = ask(c, about, m.no_wait, false);
+    auto& r = ask(c, about, m.no_wait, request_kind::of_queue);
     r.name = (*queue)->name;
     port_of(**queue).post(inspect_queue{self_, r.token});
     return true;
@@ -170,7 +179,7 @@ bool connection::on(channel& c, const method::queue_purge& m) {
   constexpr auto about = id_of<method::queue_purge>;
   const auto queue = queue_for(c, m.queue, about);
   if (!queue) return phase_ == phase::running;
-  const auto& r = ask(c, about, m.no_wait, false);
+  const auto& r = ask(c, about, m.no_wait, request_kind::of_queue);
   port_of(**queue).post(purge_queue{self_, r.token});
   return true;
 }
@@ -185,7 +194,10 @@ bool connection::on(channel& c, const method::queue_delete& m) {
   }
   const auto queue = queue_for(c, *name, about);
   if (!queue) return phase_ == phase::running;
-  const auto& r = ask(c, about, m.no_wait, false);
+  const bool has_condition = m.if_unused || m.if_empty;
+  auto& r = ask(c, about, m.no_wait, has_condition ? request_kind::alone : request_kind::of_queue);
+  r.deletes = (*queue)->id;
+  deleting_.insert(r.deletes);
   port_of(**queue).post(posthorn::delete_queue{self_, r.token, m.if_unused, m.if_empty});
   return true;
 }
@@ -235,7 +247,7 @@ bool connection::on(channel& c, const method::basic_consume& m) {
       std::clamp(window_all / static_cast<std::int64_t>(consumers_.size() + 1), window_min, window_max);
   c.consumers.emplace(tag, index);
   consumers_.emplace(holder.id, consumer_place{&c, index});
-  auto& r = ask(c, about, m.no_wait, false);
+  auto& r = ask(c, about, m.no_wait);
   r.name = std::move(tag);
   r.holder = index;
   consumer_spec spec;
@@ -253,7 +265,7 @@ bool connection::on(channel& c, const method::basic_cancel& m) {
     if (!m.no_wait) send(c.number, method::basic_cancel_ok{m.consumer_tag});
     return true;
   }
-  auto& r = ask(c, id_of<method::basic_cancel>, m.no_wait, false);
+  auto& r = ask(c, id_of<method::basic_cancel>, m.no_wait);
   r.name = found->first;
   r.holder = found->second;
   const auto& holder = c.holders[found->second];
@@ -278,7 +290,7 @@ bool connection::on(channel& c, const method::basic_get& m) {
     made.queue = *queue;
     consumers_.emplace(made.id, consumer_place{&c, index});
   }
-  auto& r = ask(c, about, false, false);
+  auto& r = ask(c, about, false);
   r.holder = index;
   r.no_wait = m.no_ack;  // no answer to the delivery is awaited
   port_of(**queue).post(fetch_message{self_, id_, r.token, c.holders[index].id, !m.no_ack});
@@ -318,6 +330,7 @@ bool connection::answer_deliveries(channel& c, std::uint64_t tag, bool multiple,
                           "unknown delivery tag " + std::to_string(tag),
                           about);  // [41]
   }
+  worker_.turn.spend(static_cast<std::size_t>(count) / 4);
   if (how != outcome::returned) server_.node.context().counters.acknowledged->inc(count);
   return true;
 }
@@ -377,15 +390,15 @@ bool connection::on(channel& c, const method::access_request&) {
 
 // --- what queues and the vhost answer -----------------------------------------------------------------------------
 
-bool connection::answer(request& r, reply& message) {
+void connection::answer(const request& r, reply& message) {
   if (r.about == id_of<method::connection_close>) {
     send(0, method::connection_close_ok{});
     write_out();
     if (phase_ != phase::gone) end("the client closed it");
-    return true;
+    return;
   }
   auto* c = find_channel(r.channel);
-  if (c == nullptr || c->closing) return true;
+  if (c == nullptr || c->closing) return;
   if (auto* refused = std::get_if<refusal>(&message.what)) {
     if (r.about == id_of<method::basic_consume>) {
       auto& holder = c->holders[r.holder];
@@ -394,11 +407,10 @@ bool connection::answer(request& r, reply& message) {
       drop_holder_if_idle(*c, r.holder);
     }
     refuse(*c, r.about, *refused);
-    return true;
+    return;
   }
   const auto answer_with = [&](const auto& ok) {
     if (!r.no_wait) send(r.channel, ok);
-    return true;
   };
   switch (packed(r.about)) {
     case packed(id_of<method::exchange_declare>): return answer_with(method::exchange_declare_ok{});
@@ -408,17 +420,8 @@ bool connection::answer(request& r, reply& message) {
     case packed(id_of<method::queue_bind>): return answer_with(method::queue_bind_ok{});
     case packed(id_of<method::queue_unbind>): return answer_with(method::queue_unbind_ok{});
     case packed(id_of<method::queue_declare>): {
-      if (const auto* declared = std::get_if<queue_declared>(&message.what)) {
-        if (declared->created || declared->queue == nullptr || r.no_wait) {
-          return answer_with(method::queue_declare_ok{r.name, 0, 0});
-        }
-        // It was there before: how many messages and consumers it has, only it knows.
-        r.token = ++last_token_;
-        r.topology = false;
-        port_of(*declared->queue).post(inspect_queue{self_, r.token});
-        return false;
-      }
-      const auto& counts = std::get<queue_counts>(message.what);
+      queue_counts counts;  // of a queue that was not there before: none
+      if (const auto* told = std::get_if<queue_counts>(&message.what)) counts = *told;
       return answer_with(
           method::queue_declare_ok{r.name, as_count(counts.ready), as_count(counts.consumers)});
     }
@@ -438,7 +441,7 @@ bool connection::answer(request& r, reply& message) {
       if (!answer.message) {
         drop_holder_if_idle(*c, r.holder);
         send(r.channel, method::basic_get_empty{});
-        return true;
+        return;
       }
       const auto& m = *answer.message->message;
       c->holders[r.holder].no_ack = r.no_wait;
@@ -448,9 +451,9 @@ bool connection::answer(request& r, reply& message) {
                                                m.routing_key(), as_count(answer.remaining)},
                           m.properties(), m.body(), frame_max_, out_);
       drop_holder_if_idle(*c, r.holder);
-      return true;
+      return;
     }
-    default: return true;
+    default: return;
   }
 }
 
@@ -463,6 +466,7 @@ std::uint64_t connection::enter_delivery(channel& c, std::uint32_t index, const 
 
 void connection::on_deliver(deliver& message) {
   if (phase_ != phase::running) return;
+  worker_.turn.spend(message.deliveries.size());
   consumer_id last{};
   consumer_place place;
   for (auto& d : message.deliveries) {

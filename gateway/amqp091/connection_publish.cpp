@@ -147,6 +147,7 @@ void connection::on_message(channel& c) {
     confirm(c);
     return;
   }
+  worker_.turn.spend(queues->size());
   in_flight_ += message->footprint();
   if (in_flight_ > in_flight_max) in_flight_full_ = true;
   const publisher_id from{(id_.value << 16) | c.incarnation};
@@ -174,6 +175,9 @@ const std::vector<queue_ptr>& connection::find_route(channel& c, const exchange_
   const bool names_decide = exchange.definition.type != exchange_type::headers &&
                             !exchange.leads_to_exchanges && exchange.alternate.empty() &&
                             !found.queues.empty();
+  // A lookup takes about a microsecond; a comparison with each binding of a headers exchange may take any time.
+  const bool compares = exchange.definition.type == exchange_type::headers || exchange.leads_to_exchanges;
+  worker_.turn.spend(compares ? turn_budget::look_every : 16);
   found.version = names_decide ? snapshot_->version() : 0;
   found.exchange = message.exchange();
   found.routing_key = message.routing_key();
@@ -192,6 +196,7 @@ void connection::on_settled(const settled& message) {
     const auto found = publishers_.find(static_cast<std::uint16_t>(s.by.value & 0xffff));
     if (found == publishers_.end()) continue;  // its channel is closed, and its bytes were taken off then
     auto& c = *found->second;
+    worker_.turn.spend(1 + (s.last - s.first) / 4);
     in_flight_ -= std::min(in_flight_, c.published.settle(s.first, s.last, s.rejected));
     confirm(c);
   }

@@ -40,7 +40,7 @@ constexpr auto accept_retry_delay = std::chrono::milliseconds{100};
 
 struct server::impl {
   impl(broker& node, const server_settings& settings)
-      : context{node, settings, make_server_properties(node.node_name(), settings.version), {}, {}, {}},
+      : context{node, settings, make_server_properties(node.node_name(), settings.version), {}, {}, {}, {}},
         retry{acceptor_io} {}
 
   server_context context;
@@ -225,7 +225,8 @@ std::uint16_t server::port() const noexcept { return impl_->port; }
 
 server_counts server::counts() const noexcept {
   return {impl_->context.connections.load(std::memory_order_relaxed),
-          impl_->context.channels.load(std::memory_order_relaxed)};
+          impl_->context.channels.load(std::memory_order_relaxed),
+          impl_->context.turns_cut.load(std::memory_order_relaxed)};
 }
 
 void server::stop(std::chrono::milliseconds patience) {

@@ -27,12 +27,14 @@ struct server_settings {
   std::uint64_t connection_max = 0;                          // 0: no limit
   std::chrono::milliseconds handshake_timeout{10'000};       // from the connection to the end of the login
   unsigned threads = 0;                                      // 0: one for every two cores
+  std::chrono::microseconds turn_max{1000};  // of one connection, while others of its thread wait
 };
 
 // What is open now.
 struct server_counts {
   std::uint64_t connections = 0;  // that are logged in or about to
   std::uint64_t channels = 0;     // of all of them
+  std::uint64_t turns_cut = 0;    // since the start: how often one had to let others go first
 };
 
 class server {

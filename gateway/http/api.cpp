@@ -3,11 +3,12 @@
 #include "gateway/http/authorization.hpp"
 #include "gateway/http/query.hpp"
 
-#include <boost/json/array.hpp>
+#include <boost/json/monotonic_resource.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <span>
 
 namespace posthorn::http {
@@ -36,10 +37,10 @@ json::value to_json(const argument_value& value) {
   return std::visit([](const auto& concrete) { return json::value(concrete); }, value);
 }
 
-json::object to_json(const queue_summary& queue) {
-  json::object arguments;
+json::object to_json(const queue_summary& queue, const json::storage_ptr& memory = {}) {
+  json::object arguments{memory};
   for (const auto& [name, value] : queue.arguments) arguments[name] = to_json(value);
-  json::object out;
+  json::object out{memory};
   out["name"] = queue.name;
   out["vhost"] = queue.vhost;
   out["type"] = queue.type;
@@ -118,21 +119,75 @@ std::optional<response> refusal(const broker_view& broker, const request& asked)
   return unauthorized("wrong user or password");
 }
 
-response queues(const broker_view& broker, std::span<const std::string> path) {
-  const auto vhost = path.empty() ? std::nullopt : std::optional<std::string_view>{path[0]};
-  const auto found = broker.list_queues(vhost);
-  if (!found) return error_response(404, "no virtual host " + path[0]);
+constexpr std::size_t page_size_default = 100, page_size_max = 500;
+
+struct page {
+  std::size_t number = 1, size = page_size_default;
+};
+
+std::optional<std::size_t> whole_number(std::string_view text, std::size_t max) {
+  std::size_t out = 0;
+  const auto* const end = text.data() + text.size();
+  const auto read = std::from_chars(text.data(), end, out);
+  if (read.ec != std::errc{} || read.ptr != end || out < 1 || out > max) return std::nullopt;
+  return out;
+}
+
+// Nothing within: the query does not ask for a page, and all is listed. What it says beyond that is ignored, as ever.
+result<std::optional<page>> page_of(std::string_view query) {
+  const auto parameters = parse_query(query);
+  if (!parameters) return refused("the query is not percent-encoded correctly: write % as %25");
+  std::optional<page> out;
+  for (const auto& [name, value] : *parameters) {
+    if (name != "page" && name != "page_size") continue;
+    if (!out) out.emplace();
+    const auto max = name == "page" ? std::size_t{1'000'000'000} : page_size_max;
+    const auto number = whole_number(value, max);
+    if (!number) return refused(name + " is a whole number from 1 to " + std::to_string(max));
+    (name == "page" ? out->number : out->size) = *number;
+  }
+  return out;
+}
+
+// One queue after the other, each in the same piece of memory: a tree of all of them took 1.4 s for 100,000 queues.
+std::string to_json(const std::vector<queue_summary>& queues) {
+  std::string out = "[";
+  unsigned char memory[8192];
+  for (const auto& queue : queues) {
+    json::monotonic_resource one{memory};
+    if (out.size() > 1) out += ',';
+    out += json::serialize(to_json(queue, &one));
+  }
+  out += ']';
+  return out;
+}
+
+response queues(const broker_view& broker, std::span<const std::string> path, std::string_view query) {
   if (path.size() == 2) {
-    const auto queue = std::find_if(found->begin(), found->end(), [&](const queue_summary& candidate) {
-      return candidate.name == path[1];
-    });
-    if (queue == found->end())
-      return error_response(404, "no queue " + path[1] + " in virtual host " + path[0]);
+    const auto queue = broker.show_queue(path[0], path[1]);
+    if (!queue) return error_response(404, "no queue " + path[1] + " in virtual host " + path[0]);
     return json_response(to_json(*queue));
   }
-  json::array all;
-  for (const auto& queue : *found) all.push_back(to_json(queue));
-  return json_response(all);
+  const auto wanted = page_of(query);
+  if (!wanted) return error_response(400, wanted.error().text);
+  const auto vhost = path.empty() ? std::nullopt : std::optional<std::string_view>{path[0]};
+  broker_view::range which;
+  if (*wanted) which = {((*wanted)->number - 1) * (*wanted)->size, (*wanted)->size};
+  const auto found = broker.list_queues(vhost, which);
+  if (!found) return error_response(404, "no virtual host " + path[0]);
+  auto items = to_json(found->queues);
+  if (!*wanted) return {200, "application/json", std::move(items), {}};
+  const auto size = (*wanted)->size;
+  const auto page_count = std::max<std::size_t>(1, (found->total + size - 1) / size);
+  if ((*wanted)->number > page_count) {
+    return error_response(400,
+                          "page " + std::to_string((*wanted)->number) + " of " + std::to_string(page_count));
+  }
+  std::string body = "{\"filtered_count\":" + std::to_string(found->total);
+  body += ",\"item_count\":" + std::to_string(found->queues.size()) + ",\"items\":" + items;
+  body += ",\"page\":" + std::to_string((*wanted)->number) + ",\"page_count\":" + std::to_string(page_count);
+  body += ",\"page_size\":" + std::to_string(size) + ",\"total_count\":" + std::to_string(found->total) + '}';
+  return {200, "application/json", std::move(body), {}};
 }
 
 response health(const broker_view& broker) {
@@ -190,7 +245,8 @@ response answer(const broker_view& broker, actor_tree_view& tree, const request&
   if (is_health) return health(broker);
   if (is_metrics) return {200, "text/plain; version=0.0.4; charset=utf-8", broker.metrics(), {}};
   if (auto no = refusal(broker, asked)) return std::move(*no);
-  return is_overview ? json_response(to_json(broker.overview())) : queues(broker, segments.subspan(2));
+  return is_overview ? json_response(to_json(broker.overview()))
+                     : queues(broker, segments.subspan(2), asked.query);
 }
 
 }  // namespace

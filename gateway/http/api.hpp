@@ -4,6 +4,8 @@
 //   GET /metrics                      Prometheus text; no user needed
 //   GET /api/overview                 the node at a glance          } JSON, shaped as RabbitMQ's management API,
 //   GET /api/queues[/VHOST[/NAME]]    queues and their counts       } with basic authentication
+//       …?page=N&page_size=N            some of them: an object with `items`, `page`, `page_count`, `page_size` (100,
+//                                       at most 500), `item_count`, `filtered_count` and `total_count`
 //       /api/actors…                  the tree of actors: gateway/http/actors.hpp
 //
 // Threads   the handler is called on the HTTP server's threads, several at a time.
@@ -80,9 +82,21 @@ class broker_view {
 public:
   virtual ~broker_view() = default;
 
-  // All virtual hosts' queues, if none is named; nothing, if there is no such virtual host.
-  [[nodiscard]] virtual std::optional<std::vector<queue_summary>> list_queues(
-      std::optional<std::string_view> vhost) const = 0;
+  // All virtual hosts' queues, if none is named; nothing, if there is no such virtual host. In the order of their
+  // names, from `which.first` on, `which.count` of them at most.
+  struct range {
+    std::size_t first = 0;
+    std::size_t count = SIZE_MAX;
+  };
+  struct listed_queues {
+    std::vector<queue_summary> queues;
+    std::size_t total = 0;  // with those before and behind
+  };
+  [[nodiscard]] virtual std::optional<listed_queues> list_queues(std::optional<std::string_view> vhost,
+                                                                 range which) const = 0;
+  // Nothing, if there is no such virtual host or queue.
+  [[nodiscard]] virtual std::optional<queue_summary> show_queue(std::string_view vhost,
+                                                                std::string_view name) const = 0;
   [[nodiscard]] virtual node_summary overview() const = 0;
   [[nodiscard]] virtual login authenticate(std::string_view user, std::string_view password,
                                            bool remote_is_loopback) const = 0;

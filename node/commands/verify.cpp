@@ -32,6 +32,7 @@ std::string as_json(const verify_report& report) {
   out["tree_events"] = report.tree_events;
   out["transient"] = report.transient;
   out["buried"] = report.buried;
+  out["unfinished"] = report.unfinished;
   out["problem_count"] = report.problem_count;
   json::array problems;
   for (const auto& problem : report.problems) problems.emplace_back(problem);
@@ -56,6 +57,8 @@ std::string as_text(const verify_report& report) {
   add("tree events", report.tree_events, "failures, restarts and alike, the latest");
   if (report.transient != 0) add("transient", report.transient, "go at the next start");
   if (report.buried != 0) add("buried", report.buried, "consumed, and still to be erased");
+  if (report.unfinished != 0)
+    add("unfinished", report.unfinished, "cut off while written, go at the next start");
   add("problems", report.problem_count);
   return table.to_string();
 }

@@ -85,6 +85,12 @@ public:
   result<void> adopt(child_spec spec) {
     return ask([&](fx_t& fx) { return core_.adopt_child(std::move(spec), now, fx); });
   }
+  result<void> add_sleeping(child_spec spec) {
+    return ask([&](fx_t& fx) { return core_.add_sleeping_child(std::move(spec), now, fx); });
+  }
+  world& wake(std::string_view name) {
+    return tell([&](fx_t& fx) { core_.wake_child(name, now, fx); });
+  }
   result<void> terminate(std::string_view name) {
     return ask([&](fx_t& fx) { return core_.terminate_child(name, now, fx); });
   }
@@ -1113,6 +1119,67 @@ TEST_CASE("a decider is asked about a restart that failed to start", "[supervisi
   w.failing["a"] = 1;
   CHECK(w.ends("a").asked() == "start a");
   CHECK(w.state("a") == child_state::failed);
+}
+
+// ---- children that sleep
+
+TEST_CASE("a child that sleeps is there, and starts once when it is woken", "[supervision]") {
+  auto w = running({.how = how::dynamic});
+  REQUIRE(w.add_sleeping(a_child("a", transient)).has_value());
+  REQUIRE(w.add_sleeping(a_child("b", transient)).has_value());
+  CHECK(w.asked().empty());
+  CHECK(w.events().empty());
+  CHECK(w.states() == "a asleep, b asleep");
+  CHECK(w.core().active_count() == 0);
+  w.wake("b").wake("b").wake("nobody");
+  CHECK(w.asked() == "start b");
+  CHECK(w.events() == "started b");
+  CHECK(w.states() == "a asleep, b running");
+  w.ends("b");
+  CHECK(w.asked() == "start b");
+  CHECK(w.events() == "failed b, restarted b");
+  // Awake, it is a child as any other.
+  w.wake("b");
+  CHECK(w.asked().empty());
+}
+
+TEST_CASE("a name is taken although its child sleeps", "[supervision]") {
+  auto w = running({.how = how::dynamic, .children_max = 2});
+  REQUIRE(w.add_sleeping(a_child("a")).has_value());
+  const auto twice = w.add(a_child("a"));
+  REQUIRE_FALSE(twice.has_value());
+  CHECK(twice.error().text.find("already_present (asleep)") != std::string::npos);
+  REQUIRE(w.add_sleeping(a_child("b")).has_value());
+  CHECK(w.add_sleeping(a_child("c")).error().code == errc::overloaded);
+}
+
+TEST_CASE("what sleeps keeps nobody from stopping, and is not woken any more", "[supervision]") {
+  auto w = running({.how = how::dynamic});
+  REQUIRE(w.add_sleeping(a_child("a")).has_value());
+  REQUIRE(w.add(a_child("b")).has_value());
+  w.deaf.insert("b");
+  w.forget().shut_down();
+  CHECK(w.asked() == "stop b");
+  w.wake("a");
+  CHECK(w.asked().empty());
+  w.ends("b", exit_kind::shutdown);
+  CHECK(w.asked() == "finished shutdown");
+  CHECK(w.states() == "a stopped, b stopped");
+}
+
+TEST_CASE("a child that sleeps is forgotten when it is terminated", "[supervision]") {
+  auto w = running({.how = how::dynamic});
+  REQUIRE(w.add_sleeping(a_child("a")).has_value());
+  REQUIRE(w.terminate("a").has_value());
+  CHECK(w.asked().empty());
+  CHECK(w.states().empty());
+}
+
+TEST_CASE("only a dynamic supervisor has children that sleep", "[supervision]") {
+  auto w = running(a_supervisor(how::one_for_one));
+  const auto added = w.add_sleeping(a_child("x"));
+  REQUIRE_FALSE(added.has_value());
+  CHECK(added.error().code == errc::refused);
 }
 
 // ---- overrun

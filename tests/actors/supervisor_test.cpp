@@ -990,6 +990,129 @@ TEST_CASE("a limit is for one message, not for all that had come", "[supervisor]
   CHECK(g.events(event_kind::overran, "/busy").empty());
 }
 
+TEST_CASE("each handler that runs too long is told of, also when the one before was", "[supervisor]") {
+  garden g;
+  const auto d = std::make_shared<desk>();
+  auto child = desk_child(g, "slow", d);
+  child.spec.handler_limit = 10ms;
+  g.plant_and_wait({}, {child});
+  for (std::size_t round = 1; round <= 2; ++round) {
+    std::promise<void> gate;
+    const auto opened = gate.get_future().share();
+    REQUIRE(post(*d, 1, 1, [opened] { opened.wait(); }));
+    REQUIRE(g.happened(event_kind::overran, "/slow", round));
+    gate.set_value();
+    REQUIRE(eventually([&] { return d->notes.count == round; }));
+    // The root looks again while nothing runs.
+    const auto until = std::chrono::steady_clock::now() + 1500ms;
+    REQUIRE(eventually([&] { return std::chrono::steady_clock::now() > until; }));
+  }
+  CHECK(g.events(event_kind::overran, "/slow").size() == 2);
+}
+
+TEST_CASE("children are asked how long they are busy only while some thread is so for long", "[supervisor]") {
+  garden g;
+  const auto d = std::make_shared<desk>();
+  auto slow = desk_child(g, "slow", d);
+  slow.spec.handler_limit = 100ms;
+  std::atomic<int> asked{0};
+  auto other = g.child("other");
+  other.spec.handler_limit = 100ms;
+  other.figures = [&asked] {
+    ++asked;
+    return actor_figures{};
+  };
+  auto sub = g.make({.how = strategy::dynamic}, {});
+  g.plant_and_wait({}, {garden::place_for("sub", sub), slow});
+  // More than are looked at under one lock.
+  constexpr int count = 2000;
+  for (int n = 0; n < count; ++n) {
+    other.spec.name = std::to_string(n);
+    sub->add(other);
+  }
+  REQUIRE(g.becomes("/sub/" + std::to_string(count - 1), child_state::running));
+  asked = 0;  // nobody looks at the tree any more
+  const auto until = std::chrono::steady_clock::now() + 2500ms;
+  REQUIRE(eventually([&] { return std::chrono::steady_clock::now() > until; }));
+  CHECK(asked == 0);
+  std::promise<void> gate;
+  const auto opened = gate.get_future().share();
+  REQUIRE(post(*d, 1, 1, [opened] { opened.wait(); }));
+  REQUIRE(g.happened(event_kind::overran, "/slow"));
+  CHECK(eventually([&] { return asked >= count; }));
+  gate.set_value();
+  REQUIRE(eventually([&] { return d->notes.count == 1; }));
+}
+
+// --- children that sleep --------------------------------------------------------------------------------------------
+
+TEST_CASE("a child that nobody wants yet is listed, and starts when it is wanted", "[supervisor]") {
+  garden g;
+  auto pool = g.make({.how = strategy::dynamic}, {});
+  g.plant_and_wait({}, {garden::place_for("pool", pool)});
+  std::atomic<bool> is_wanted{false};
+  auto child = g.child("a");
+  child.is_wanted = [&] { return is_wanted.load(); };
+  pool->add(child);
+  REQUIRE(g.becomes("/pool/a", child_state::asleep));
+  CHECK(g.root->show("/pool")->children == 1);
+  CHECK(g.id("/pool/a") == 0);
+  pool->wake("a");  // somebody is mistaken
+  pool->wake("nobody");
+  REQUIRE(g.root->restart("/pool").has_value());
+  REQUIRE(g.happened(event_kind::stopped, "/pool"));
+  REQUIRE(g.becomes("/pool/a", child_state::asleep));
+  CHECK(g.starts_of("a") == 0);
+  is_wanted = true;
+  pool->wake("a");
+  REQUIRE(g.becomes("/pool/a", child_state::running));
+  CHECK(g.starts_of("a") == 1);
+}
+
+TEST_CASE("an operator wakes what sleeps, to kill it or to start it again", "[supervisor]") {
+  garden g;
+  auto pool = g.make({.how = strategy::dynamic, .intensity = lenient}, {});
+  g.plant_and_wait({}, {garden::place_for("pool", pool)});
+  for (const auto* name : {"a", "b"}) {
+    auto child = g.child(name);
+    child.is_wanted = [] { return false; };
+    pool->add(child);
+    REQUIRE(g.becomes(std::string{"/pool/"} + name, child_state::asleep));
+  }
+  REQUIRE(g.root->kill("/pool/a").has_value());
+  REQUIRE(g.happened(event_kind::restarted, "/pool/a"));
+  CHECK(g.events(event_kind::failed, "/pool/a").front().why.kind == exit_kind::killed);
+  CHECK(g.starts_of("a") == 2);
+  REQUIRE(g.root->restart("/pool/b").has_value());
+  REQUIRE(g.becomes("/pool/b", child_state::running));
+  CHECK(g.starts_of("b") == 1);
+  // It does not fall asleep again.
+  const auto before = g.id("/pool/b");
+  REQUIRE(g.root->restart("/pool/b").has_value());
+  REQUIRE(g.replaced("/pool/b", before));
+}
+
+TEST_CASE("one that is added while another of its name ends is asked then whether it is wanted",
+          "[supervisor]") {
+  garden g;
+  auto pool = g.make({.how = strategy::dynamic}, {});
+  g.plant_and_wait({}, {garden::place_for("pool", pool)});
+  auto first = g.child("a");
+  first.spec.restart = restart_kind::temporary;
+  pool->add(first);
+  REQUIRE(g.becomes("/pool/a", child_state::running));
+  const auto before = g.root->find("/pool/a");
+  std::atomic<bool> is_wanted{false};
+  auto second = g.child("a");
+  second.is_wanted = [&] { return is_wanted.load(); };
+  pool->add(second);
+  is_wanted = true;
+  pool->wake("a");
+  caf::anon_send_exit(before, caf::exit_reason::user_shutdown);
+  REQUIRE(eventually([&] { return g.starts_of("a") == 2; }));
+  CHECK(g.becomes("/pool/a", child_state::running));
+}
+
 // --- the inbox ------------------------------------------------------------------------------------------------------
 
 TEST_CASE("messages that came before, between and after actors are handled once, in order", "[inbox]") {

@@ -20,7 +20,7 @@ import harness  # noqa: E402
 
 TOPICS = ["settings", "clients", "protocol", "closes", "behaviours_declaration", "behaviours_publishing",
           "behaviours_consuming", "behaviours_expiry_and_limits", "behaviours_lifecycle", "lifecycle", "badinput", "crash", "fire",
-          "bank", "examples", "powercut", "faults", "memory"]
+          "bank", "examples", "powercut", "faults", "backup", "memory"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 

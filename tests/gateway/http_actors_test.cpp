@@ -18,8 +18,11 @@ namespace json = boost::json;
 
 class no_broker : public broker_view {
 public:
-  std::optional<std::vector<queue_summary>> list_queues(std::optional<std::string_view>) const override {
-    return {};
+  std::optional<listed_queues> list_queues(std::optional<std::string_view>, range) const override {
+    return std::nullopt;
+  }
+  std::optional<queue_summary> show_queue(std::string_view, std::string_view) const override {
+    return std::nullopt;
   }
   node_summary overview() const override { return {}; }
   login authenticate(std::string_view user, std::string_view password, bool) const override {

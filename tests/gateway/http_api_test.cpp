@@ -16,21 +16,30 @@ class fake_broker : public broker_view {
 public:
   std::optional<std::string> trouble;
 
-  std::optional<std::vector<queue_summary>> list_queues(
-      std::optional<std::string_view> vhost) const override {
+  std::size_t more = 0;  // queues of the virtual host /, beside orders/eu
+
+  std::optional<listed_queues> list_queues(std::optional<std::string_view> vhost,
+                                           range which) const override {
     if (vhost && *vhost != "/" && *vhost != "other") return std::nullopt;
-    std::vector<queue_summary> found;
-    if (vhost != "other") {
-      queue_summary orders;
-      orders.name = "orders/eu";
-      orders.durable = true;
-      orders.arguments = {{"x-message-ttl", std::int64_t{5000}}, {"x-queue-type", std::string{"classic"}}};
-      orders.messages_ready = 5;
-      orders.messages_unacknowledged = 2;
-      orders.consumers = 1;
-      found.push_back(orders);
+    listed_queues found;
+    if (vhost == "other") return found;
+    found.total = 1 + more;
+    for (auto i = which.first; i < found.total && found.queues.size() < which.count; ++i) {
+      auto& made = found.queues.emplace_back(*show_queue("/", "orders/eu"));
+      if (i > 0) made.name = "more" + std::to_string(i);
     }
     return found;
+  }
+  std::optional<queue_summary> show_queue(std::string_view vhost, std::string_view name) const override {
+    if (vhost != "/" || name != "orders/eu") return std::nullopt;
+    queue_summary orders;
+    orders.name = "orders/eu";
+    orders.durable = true;
+    orders.arguments = {{"x-message-ttl", std::int64_t{5000}}, {"x-queue-type", std::string{"classic"}}};
+    orders.messages_ready = 5;
+    orders.messages_unacknowledged = 2;
+    orders.consumers = 1;
+    return orders;
   }
   node_summary overview() const override {
     node_summary node;
@@ -73,8 +82,8 @@ struct api {
   no_tree tree;
   request_handler handle = make_api(broker, tree);
 
-  response get(std::string path, const char* remote = "127.0.0.1") const {
-    return handle({"GET", std::move(path), "", basic_authorization({"guest", "guest"}), "",
+  response get(std::string path, const char* remote = "127.0.0.1", std::string query = "") const {
+    return handle({"GET", std::move(path), std::move(query), basic_authorization({"guest", "guest"}), "",
                    boost::asio::ip::make_address(remote)});
   }
   response anonymous(std::string method, std::string path) const {
@@ -134,6 +143,32 @@ TEST_CASE("a virtual host and a queue are named in the path, percent-encoded", "
   CHECK(api.get("/api/queues/%2F/orders/eu").status == 404);
   CHECK(api.get("/api/queues/%2").status == 400);
   CHECK(api.get("/api/queues/%zz").status == 400);
+}
+
+TEST_CASE("queues are listed page by page for who asks for a page", "[http][api]") {
+  api api;
+  api.broker.more = 249;
+  const auto page = [&](std::string query) {
+    return json::parse(api.get("/api/queues/%2F", "127.0.0.1", std::move(query)).body);
+  };
+  CHECK(json::parse(api.get("/api/queues").body).as_array().size() == 250);
+  const auto first = page("page=1");
+  CHECK(first.at("items").as_array().size() == 100);
+  CHECK(first.at("items").as_array()[0].at("name") == "orders/eu");
+  CHECK(first.at("item_count") == 100);
+  CHECK(first.at("page") == 1);
+  CHECK(first.at("page_count") == 3);
+  CHECK(first.at("page_size") == 100);
+  CHECK(first.at("filtered_count") == 250);
+  CHECK(first.at("total_count") == 250);
+  CHECK(page("page=3").at("items").as_array().size() == 50);
+  CHECK(page("page=3").at("items").as_array()[0].at("name") == "more200");
+  CHECK(page("page_size=200&page=2").at("item_count") == 50);
+  CHECK(json::parse(api.get("/api/queues/other", "127.0.0.1", "page=1").body).at("page_count") == 1);
+  for (const auto* wrong : {"page=4", "page=0", "page=x", "page_size=501", "page_size=", "page=%zz"}) {
+    CAPTURE(wrong);
+    CHECK(api.get("/api/queues", "127.0.0.1", wrong).status == 400);
+  }
 }
 
 TEST_CASE("the overview tells the node's name and totals", "[http][api]") {

@@ -1,6 +1,7 @@
 #include "gateway/node_status.hpp"
 
 #include "actors/supervisor.hpp"
+#include "actors/vhost.hpp"
 
 #include <catch2/catch_test_macros.hpp>
 
@@ -159,4 +160,38 @@ TEST_CASE("an unknown path says which part of it does not exist", "[node_status]
   }
   CHECK(node.status.show_actor("/nope").error().code == errc::unreachable);
   CHECK(node.status.list_actors("/nope", 1, 1, 1).error().code == errc::unreachable);
+}
+
+TEST_CASE("pages of queues are in the order of their names, and make up the whole", "[node_status]") {
+  const running_node node;
+  const auto vhost = node.running->find_vhost("/");
+  REQUIRE(vhost);
+  constexpr std::size_t count = 25;
+  for (std::size_t i = 0; i < count; ++i) {
+    declare_queue command;
+    command.name = "q" + std::to_string(i * 7 % count);
+    vhost->post(topology_request{{}, i, command});
+  }
+  const auto give_up_at = std::chrono::steady_clock::now() + 10s;
+  while (vhost->snapshot()->queue_count() < count && std::chrono::steady_clock::now() < give_up_at) {
+    std::this_thread::yield();
+  }
+  const auto all = node.status.list_queues("/", {});
+  REQUIRE(all.has_value());
+  REQUIRE(all->queues.size() == count);
+  CHECK(std::is_sorted(all->queues.begin(), all->queues.end(),
+                       [](const auto& a, const auto& b) { return a.name < b.name; }));
+  for (std::size_t first = 0; first < count; first += 10) {
+    const auto page = node.status.list_queues(std::nullopt, {first, 10});
+    REQUIRE(page->total == count);
+    REQUIRE(page->queues.size() == std::min<std::size_t>(10, count - first));
+    for (std::size_t i = 0; i < page->queues.size(); ++i) {
+      CHECK(page->queues[i].name == all->queues[first + i].name);
+    }
+  }
+  CHECK(node.status.list_queues("/", {count + 5, 10})->queues.empty());
+  CHECK(node.status.show_queue("/", "q7")->name == "q7");
+  CHECK_FALSE(node.status.show_queue("/", "q99").has_value());
+  CHECK_FALSE(node.status.show_queue("nowhere", "q7").has_value());
+  CHECK_FALSE(node.status.list_queues("nowhere", {}).has_value());
 }

@@ -5,8 +5,11 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 using namespace posthorn;
@@ -56,7 +59,7 @@ void behaves_like_a_map(const std::vector<std::string>& keys, unsigned seed, int
   std::vector<std::pair<persistent_map<int>, content>> copies;
   for (int step = 0; step < steps; ++step) {
     const auto& key = keys[random() % keys.size()];
-    switch (random() % 5) {
+    switch (random() % 6) {
       case 0:
       case 1:
       case 2:
@@ -64,6 +67,10 @@ void behaves_like_a_map(const std::vector<std::string>& keys, unsigned seed, int
         model[key] = step;
         break;
       case 3: REQUIRE(map.erase(key) == (model.erase(key) == 1)); break;
+      case 4:
+        map.edit(key) += step;
+        model[key] += step;
+        break;
       default:
         if (copies.size() < 20) copies.emplace_back(map, model);
         break;
@@ -117,6 +124,56 @@ TEST_CASE("keys whose hashes are equal are told apart", "[persistent_map]") {
   auto mixed = keys;
   for (int n = 0; n < 100; ++n) mixed.push_back("key " + std::to_string(n));
   behaves_like_a_map(mixed, 2, 10'000);
+}
+
+TEST_CASE("a map of maps is changed deep inside, and its copies do not see it", "[persistent_map]") {
+  persistent_map<persistent_map<int>> map;
+  map.edit("a").set("x", 1);
+  const auto* place = map.find("a")->find("x");
+  map.edit("a").edit("x") = 2;
+  CHECK(map.find("a")->find("x") == place);  // nobody else has it: it changes where it is
+  const auto copy = map;
+  map.edit("a").edit("x") = 3;
+  map.edit("a").set("y", 4);
+  map.edit("b").set("z", 5);
+  CHECK(copy.size() == 1);
+  CHECK(copy.find("a")->size() == 1);
+  CHECK(copy.find("a")->find("x") == place);
+  CHECK(*place == 2);
+  CHECK(*map.find("a")->find("x") == 3);
+}
+
+TEST_CASE("copies are read and dropped by one thread while another one changes the map", "[persistent_map]") {
+  persistent_map<int> map;
+  for (int n = 0; n < 100; ++n) map.set(std::to_string(n), 0);
+  std::mutex mutex;
+  std::vector<persistent_map<int>> published;
+  bool done = false;
+  int torn = 0, seen = 0;
+  std::thread reader{[&] {
+    for (bool last = false; !last;) {
+      std::vector<persistent_map<int>> taken;
+      {
+        const std::lock_guard guard{mutex};
+        taken.swap(published);
+        last = done;
+      }
+      for (const auto& copy : taken) {
+        const int version = *copy.find("0");
+        copy.for_each([&](const std::string&, int value) { torn += value == version ? 0 : 1; });
+        ++seen;
+      }
+    }
+  }};
+  for (int version = 1; version <= 2000; ++version) {
+    for (int n = 0; n < 100; ++n) map.edit(std::to_string(n)) = version;
+    const std::lock_guard guard{mutex};
+    published.push_back(map);
+    done = version == 2000;
+  }
+  reader.join();
+  CHECK(seen == 2000);
+  CHECK(torn == 0);
 }
 
 TEST_CASE("a value lives as long as some copy holds it", "[persistent_map]") {

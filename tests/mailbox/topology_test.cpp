@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <variant>
 #include <vector>
 
@@ -570,7 +571,7 @@ TEST_CASE("a topic exchange matches as the definition does, for any patterns and
       std::erase(patterns, gone);
     }
     REQUIRE(h.t.binding_count() == 0);
-    REQUIRE(h.t.find_exchange("x")->patterns == nullptr);
+    REQUIRE(h.t.find_exchange("x")->patterns.get() == nullptr);
   }
 }
 
@@ -828,6 +829,74 @@ TEST_CASE("the last exchange that leads to an actor takes it along", "[topology]
   CHECK(h.tell(gone).empty());
   CHECK(h.t.find_queue("account/anna") == nullptr);
   CHECK(h.t.binding_count() == 0);
+}
+
+TEST_CASE("whatever is bound, unbound and removed, what is left is what a list of bindings would have",
+          "[topology]") {
+  std::mt19937 random{11};
+  const auto below = [&](unsigned n) { return static_cast<unsigned>(random() % n); };
+  const char* types[] = {"direct", "fanout", "topic", "headers"};
+  for (int round = 0; round < 30; ++round) {
+    host h;
+    std::vector<posthorn::bind> bound;
+    const auto with = [](std::string letter, unsigned n) { return letter += std::to_string(n); };
+    const auto exchange = [&] { return with("x", below(8)); };
+    const auto forget = [&](auto gone) { std::erase_if(bound, gone); };
+    for (int step = 0; step < 400; ++step) {
+      const auto n = below(8);
+      for (unsigned i = 0; i < 8; ++i) {
+        if (h.t.find_exchange(with("x", i)) == nullptr) h.exchange(with("x", i), types[i % 4]);
+        if (h.t.find_queue(with("q", i)) == nullptr) h.queue(with("q", i));
+      }
+      if (n < 5) {
+        auto b = below(4) == 0 ? h.to_exchange(exchange(), exchange(), with("k", below(3)))
+                               : h.a_binding(exchange(), with("q", below(8)), with("k", below(3)),
+                                             table({{"n", field_value::of_int(static_cast<int>(below(3)))}}));
+        h.bound(b);
+        const auto same = [&](const posthorn::bind& other) {
+          return std::tie(b.kind, b.source, b.destination, b.routing_key, b.arguments) ==
+                 std::tie(other.kind, other.source, other.destination, other.routing_key, other.arguments);
+        };
+        if (std::none_of(bound.begin(), bound.end(), same)) bound.push_back(b);
+      } else if (n == 5 && !bound.empty()) {
+        const auto at = bound.begin() + below(static_cast<unsigned>(bound.size()));
+        REQUIRE(h.tell(host::the_reverse(*at)).empty());
+        bound.erase(at);
+      } else if (n == 6 && below(10) == 0) {
+        delete_exchange gone;
+        gone.name = exchange();
+        REQUIRE(h.tell(gone).empty());
+        forget([&](const posthorn::bind& b) {
+          return b.source == gone.name ||
+                 (b.kind == destination_kind::exchange && b.destination == gone.name);
+        });
+      } else if (n == 7 && below(10) == 0) {
+        const auto gone = with("q", below(8));
+        h.remove(gone);
+        forget([&](const posthorn::bind& b) {
+          return b.kind == destination_kind::queue && b.destination == gone;
+        });
+      }
+      REQUIRE(h.t.binding_count() == bound.size());
+      REQUIRE(h.count<binding_added>() - h.count<binding_removed>() == bound.size());
+      std::size_t listed = 0;
+      h.t.for_each_binding([&](const binding_definition&) { ++listed; });
+      REQUIRE(listed == bound.size());
+    }
+    while (!bound.empty()) {
+      REQUIRE(h.tell(host::the_reverse(bound.back())).empty());
+      bound.pop_back();
+      REQUIRE(h.t.binding_count() == bound.size());
+    }
+    for (unsigned i = 0; i < 8; ++i) {
+      const auto* x = h.t.find_exchange(with("x", i));
+      if (x == nullptr) continue;
+      CHECK(x->bindings.empty());
+      CHECK(x->by_key.empty());
+      CHECK(x->headers.empty());
+      CHECK(x->patterns.get() == nullptr);
+    }
+  }
 }
 
 TEST_CASE("a queue that was declared comes before an actor of its name", "[topology]") {

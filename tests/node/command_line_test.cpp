@@ -44,8 +44,7 @@ class fake_broker : public http::broker_view {
 public:
   std::optional<std::string> trouble;
 
-  std::optional<std::vector<http::queue_summary>> list_queues(
-      std::optional<std::string_view> vhost) const override {
+  std::optional<listed_queues> list_queues(std::optional<std::string_view> vhost, range) const override {
     if (vhost && *vhost != "/") return std::nullopt;
     http::queue_summary orders;
     orders.name = "orders";
@@ -54,7 +53,10 @@ public:
     orders.messages_unacknowledged = 1;
     http::queue_summary mail;
     mail.name = "mail\x1b[2J";  // a name may hold anything, a terminal must not obey it
-    return std::vector{orders, mail};
+    return listed_queues{{orders, mail}, 2};
+  }
+  std::optional<http::queue_summary> show_queue(std::string_view, std::string_view) const override {
+    return std::nullopt;
   }
   http::node_summary overview() const override {
     http::node_summary node;
