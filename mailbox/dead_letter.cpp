@@ -155,4 +155,14 @@ bool would_cycle(const envelope& dead_letter, std::string_view queue, death_reas
   return false;
 }
 
+bool was_delivered_before(const envelope& dead_letter) {
+  const auto headers = decode_table(headers_of(dead_letter.properties()));
+  if (!headers) return false;
+  const auto history = history_of(*headers);
+  return std::any_of(history.begin(), history.end(), [](const field_value& entry) {
+    const auto reason = text_in(entry, "reason");
+    return reason == to_string(death_reason::rejected) || reason == to_string(death_reason::delivery_limit);
+  });
+}
+
 }  // namespace posthorn

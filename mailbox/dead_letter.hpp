@@ -59,4 +59,9 @@ struct death {
 // make_dead_letter. To be asked for each queue to which its exchange routes it.
 [[nodiscard]] bool would_cycle(const envelope& dead_letter, std::string_view queue, death_reason reason);
 
+// Whether a message that was made by make_dead_letter had been delivered when it died: wherever it goes, it may have been
+// seen before, and is delivered as such. What expired after it had been returned cannot be told from what was never
+// delivered.
+[[nodiscard]] bool was_delivered_before(const envelope& dead_letter);
+
 }  // namespace posthorn

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <functional>
+#include <optional>
 #include <tuple>
 
 namespace posthorn {
@@ -62,6 +63,49 @@ void append_value(const field_value& value, std::string& out) {
   std::visit(appended{out}, value.value);
 }
 
+// Numbers are told apart by their values, and not by their widths; text and bytes by their octets. So RabbitMQ does, but
+// only for the header itself: what stands in an array or a table is the same only if its type is, too [34].
+char kind_of(char type) noexcept {
+  switch (type) {
+    case 'b':
+    case 'B':
+    case 's':
+    case 'u':
+    case 'i':
+    case 'I':
+    case 'L':
+    case 'T': return 'l';
+    case 'f': return 'd';
+    case 'x': return 'S';
+    default: return type;
+  }
+}
+
+// A float at the width that all are compared at, by its bits: zero is not minus zero, and every value is itself.
+std::optional<std::uint64_t> float_bits(const field_value& value) noexcept {
+  if (const auto* narrow = std::get_if<float>(&value.value))
+    return std::bit_cast<std::uint64_t>(double{*narrow});
+  if (const auto* wide = std::get_if<double>(&value.value)) return std::bit_cast<std::uint64_t>(*wide);
+  return std::nullopt;
+}
+
+bool same_header(const field_value& a, const field_value& b) noexcept {
+  const auto kind = kind_of(a.type);
+  if (kind != kind_of(b.type)) return false;
+  if (kind == 'd') return float_bits(a) == float_bits(b);
+  return kind == 'l' || kind == 'S' ? a.value == b.value : a == b;
+}
+
+// Values that are the same header, and no others, append the same.
+void append_header(const field_value& value, std::string& out) {
+  out += kind_of(value.type);
+  if (const auto bits = float_bits(value)) {
+    append_number(*bits, out);
+  } else {
+    std::visit(appended{out}, value.value);
+  }
+}
+
 std::string name_key(std::string_view name) {
   std::string key;
   append_number(name.size(), key);
@@ -72,7 +116,7 @@ std::string name_key(std::string_view name) {
 std::string value_key(std::string_view name, const field_value& value) {
   auto key = name_key(name);
   const auto begin = key.size();
-  append_value(value, key);
+  append_header(value, key);
   if (key.size() - begin > value_size_max) {
     const auto hash = std::hash<std::string_view>{}(std::string_view{key}.substr(begin));
     key.resize(begin);
@@ -100,7 +144,7 @@ bool headers_match(const header_match& match, const field_table& headers) {
     if (!counts(match, name)) continue;
     const auto* present = headers.find(name);
     // A void value asks only whether the header is there: [34].
-    const bool matches = present != nullptr && (wanted.type == 'V' || *present == wanted);
+    const bool matches = present != nullptr && (wanted.type == 'V' || same_header(*present, wanted));
     if (matches == match.any) return matches;
   }
   return !match.any;

@@ -1,5 +1,6 @@
 #include "mailbox/mailbox.hpp"
 
+#include "mailbox/field_table.hpp"
 #include "mailbox/properties.hpp"
 
 #include <algorithm>
@@ -13,6 +14,9 @@ namespace {
 // How much is read back from the store at once: enough to be worth a read transaction, little beside the budget.
 constexpr std::size_t load_count_max = 1024;
 constexpr std::size_t load_size_max = std::size_t{1} << 20;
+
+// The levels of a quorum queue are 0 to this, and what has no priority stands in the one in the middle [60].
+constexpr std::uint8_t quorum_level_max = 31, quorum_level_of_others = 4;
 
 // Longer than anything lives: a sum with it does not overflow.
 constexpr std::int64_t ttl_max = std::int64_t{1} << 60;
@@ -47,23 +51,106 @@ void effects::clear() noexcept {
   load.reset();
 }
 
+void recovered_mailbox::count_message(sequence at, const envelope& message, std::int64_t expires_at) {
+  const auto note = [&](auto& where) {
+    if (where.count++ == 0) where.first = at;
+    where.last = at;
+    where.size += message.body().size();
+  };
+  note(*this);
+  expires = expires || expires_at != 0;
+  if (const auto priority = priority_of(message.properties())) note(priorities[*priority]);
+}
+
 mailbox::mailbox(bool durable, mailbox_limits limits, const recovered_mailbox& recovered, mailbox_rules rules)
     : durable_{durable},
       limits_{limits},
       held_max_{limits.resident_max},
       next_{std::max(recovered.used, recovered.last).value + 1} {
   if (rules != mailbox_rules{})
-    book_ = std::make_unique<rule_book>(rule_book{std::move(rules), {}, {}, {}, {}});
+    book_ = std::make_unique<rule_book>(rule_book{std::move(rules), {}, {}, {}, {}, {}, {}});
+  if (book_ && (book_->rules.quorum || book_->rules.priority_max)) levels_ = std::make_unique<level_book>();
+  if (book_ && (book_->rules.single_active || book_->rules.dispatch != balance_algorithm::round_robin))
+    make_order();
   if (recovered.count == 0) return;
   expects(recovered.first <= recovered.last, "what was recovered has a first and a last message");
   may_expire_ = recovered.expires || (book_ && book_->rules.message_ttl);
-  hole_ = {recovered.count, recovered.size, recovered.first, recovered.last, may_expire_};
+  if (levels_) {
+    recover_levels(recovered);
+  } else {
+    lane_.hole = {recovered.count, recovered.size, recovered.first, recovered.last, may_expire_};
+  }
   ready_size_ = recovered.size;
   recovered_last_ = sent_last_ = recovered.last;
 }
 
+// Several priorities may share a level, and nothing is known of what has none but what is left of all.
+void mailbox::recover_levels(const recovered_mailbox& recovered) {
+  stored_part rest{recovered.count, recovered.size, recovered.first, recovered.last, may_expire_};
+  const auto join = [this](std::uint8_t level, const stored_part& more) {
+    auto& its = levels_->lanes[level].hole;
+    const auto before = its;
+    its = more;
+    if (before.count == 0) return;
+    its.count += before.count;
+    its.size += before.size;
+    its.first = std::min(its.first, before.first);
+    its.last = std::max(its.last, before.last);
+  };
+  const auto most = book_->rules.quorum ? quorum_level_max : *book_->rules.priority_max;
+  for (const auto& [priority, its] : recovered.priorities) {
+    expects(its.count <= rest.count && its.size <= rest.size, "the priorities are part of the whole");
+    rest.count -= its.count;
+    rest.size -= its.size;
+    join(std::min(priority, most), {its.count, its.size, its.first, its.last, may_expire_});
+  }
+  if (rest.count != 0) join(book_->rules.quorum ? quorum_level_of_others : std::uint8_t{0}, rest);
+}
+
+std::uint8_t mailbox::level_of(const envelope& message) const noexcept {
+  const auto priority = priority_of(message.properties());
+  if (book_->rules.quorum) return std::min(priority.value_or(quorum_level_of_others), quorum_level_max);
+  return std::min(priority.value_or(0), *book_->rules.priority_max);
+}
+
+// The highest level first.
+template <class Each>
+void mailbox::for_each_lane(Each each) {
+  if (!levels_) return each(lane_);
+  for (auto& [level, its] : levels_->lanes) each(its);
+}
+
+// Where the next message comes from, unless one was returned; null only with levels.
+inline mailbox::lane* mailbox::first_lane() noexcept {
+  if (!levels_) return &lane_;
+  for (auto& [level, its] : levels_->lanes) {
+    if (!its.empty()) return &its;
+  }
+  return nullptr;
+}
+
+// Whether the next message is one that was returned.
+inline bool mailbox::returned_first() const noexcept {
+  if (returned_.empty()) return false;
+  if (!levels_ || book_->rules.quorum) return true;
+  for (const auto& [level, its] : levels_->lanes) {
+    if (!its.empty()) return level <= returned_.begin()->second.level;
+  }
+  return true;
+}
+
+std::map<mailbox::return_place, mailbox::entry>::iterator mailbox::find_returned(sequence at) {
+  if (!levels_) return returned_.find({0, at.value});
+  // Nearly always the first: it was asked for.
+  return std::find_if(returned_.begin(), returned_.end(),
+                      [at](const auto& returned) { return returned.second.at == at; });
+}
+
 std::uint64_t mailbox::ready_count() const noexcept {
-  return returned_.size() + head_.size() + hole_.count + tail_.size();
+  std::uint64_t count = returned_.size();
+  if (!levels_) return count + lane_.count();
+  for (const auto& [level, its] : levels_->lanes) count += its.count();
+  return count;
 }
 
 bool mailbox::has_unsent() const noexcept {
@@ -74,7 +161,7 @@ bool mailbox::has_unsent() const noexcept {
 
 void mailbox::publish(std::span<arrival> messages, effects& out, std::int64_t now) {
   for (auto& m : messages) {
-    if (book_ != nullptr && refuses(m.message->body().size(), out, now)) {
+    if (book_ != nullptr && refuses(*m.message, out, now)) {
       refuse(m, out);
       continue;
     }
@@ -83,6 +170,10 @@ void mailbox::publish(std::span<arrival> messages, effects& out, std::int64_t no
     entry e;
     e.at = at;
     e.size = static_cast<std::uint32_t>(m.message->body().size());
+    if (m.message->dead_lettered()) [[unlikely]]
+      e.redelivered = was_delivered_before(*m.message);
+    if (levels_) [[unlikely]]
+      e.level = level_of(*m.message);
     if (durable_ && m.message->persistent()) e.where = kept::journaled;
     e.expires_at = expiry_of(book_ ? &book_->rules : nullptr, *m.message, now);
     if (e.expires_at != 0) [[unlikely]]
@@ -95,10 +186,11 @@ void mailbox::publish(std::span<arrival> messages, effects& out, std::int64_t no
       out.settle(m.from, m.number);
     }
     e.message = std::move(m.message);
-    if (hole_.count == 0 && tail_.empty()) {
-      head_.push_back(std::move(e));
+    lane& its = lane_of(e.level);
+    if (its.hole.count == 0 && its.tail.empty()) {
+      its.head.push_back(std::move(e));
     } else {
-      tail_.push_back(std::move(e));
+      its.tail.push_back(std::move(e));
     }
   }
   keep_within_memory();
@@ -125,13 +217,16 @@ bool mailbox::has_too_many() const noexcept {
          too_many(ready_count(), ready_size_);
 }
 
-bool mailbox::refuses(std::size_t size, effects& out, std::int64_t now) {
+bool mailbox::refuses(const envelope& message, effects& out, std::int64_t now) {
+  const auto size = message.body().size();
   if (book_->rules.on_overflow == mailbox_rules::overflow::drop_head) return false;
   if (!too_many(ready_count() + 1, ready_size_ + size)) return false;
   // Of several messages that come at once, the first may be on their way before the last has to fit.
   dispatch(out, now);
   out.load.reset();
-  return too_many(ready_count() + 1, ready_size_ + size);
+  if (!too_many(ready_count() + 1, ready_size_ + size)) return false;
+  // Only what would have to wait is too many.
+  return ready_count() != 0 || !can_take_at_once(message);
 }
 
 void mailbox::refuse(arrival& m, effects& out) {
@@ -149,16 +244,17 @@ void mailbox::arrive(std::span<loaded_message> messages) {
     entry e = entry_of(m);
     if (e.expires_at != 0) may_expire_ = true;
     ready_size_ += e.size;
-    if (hole_.count != 0 && hole_.first <= at && at <= hole_.last) {
+    auto& [head, hole, tail] = lane_of(e.level);
+    if (hole.count != 0 && hole.first <= at && at <= hole.last) {
       // The store has it between those that are there; it will be read with them.
-      ++hole_.count;
-      hole_.size += e.size;
-      hole_.expires = hole_.expires || e.expires_at != 0;
+      ++hole.count;
+      hole.size += e.size;
+      hole.expires = hole.expires || e.expires_at != 0;
       continue;
     }
     resident_ += e.message->footprint();
-    const bool behind = hole_.count != 0 ? hole_.last < at : !tail_.empty() && tail_.front().at < at;
-    auto& part = behind ? tail_ : head_;
+    const bool behind = hole.count != 0 ? hole.last < at : !tail.empty() && tail.front().at < at;
+    auto& part = behind ? tail : head;
     // Others may have overtaken it, but few.
     std::size_t index = part.size();
     while (index > 0 && at < part[index - 1].at) --index;
@@ -174,12 +270,17 @@ bool mailbox::able(const holder& h) const noexcept {
 }
 
 void mailbox::join_turns(holder& h) {
+  if (order_) [[unlikely]] {
+    if (h.consuming) order_->update(h.spec.id, able(h), h.held_count == 0);
+    return;
+  }
   if (h.in_turn || !able(h)) return;
   h.in_turn = true;
   turns_.push_back(&h);
 }
 
 void mailbox::leave_turns(holder& h) {
+  if (order_) return order_->remove(h.spec.id);
   if (!h.in_turn) return;
   h.in_turn = false;
   // Those that end at once, as connections do, often end in the order in which they came: then it stands in front.
@@ -189,23 +290,125 @@ void mailbox::leave_turns(holder& h) {
   turns_.pop_front();
 }
 
+// From now on, consumers are more than turns.
+void mailbox::make_order() {
+  consumer_order_settings settings;
+  if (book_) {
+    settings.rule = book_->rules.dispatch;
+    settings.single_active = book_->rules.single_active;
+    settings.quorum = book_->rules.quorum;
+  }
+  order_ = std::make_unique<consumer_order>(settings);
+  const auto enter = [this](const holder& h) {
+    order_->add(h.spec.id, h.spec.priority, h.spec.weight);
+    order_->update(h.spec.id, able(h), h.held_count == 0);
+  };
+  for (; !turns_.empty(); turns_.pop_front()) enter(*turns_.front());
+  for (auto& [id, h] : holders_) {
+    if (h->consuming && !h->in_turn) enter(*h);
+    h->in_turn = false;
+  }
+}
+
 void mailbox::dispatch(effects& out, std::int64_t now) {
+  if (book_ && book_->came_back) {
+    // As RabbitMQ does: what comes back to a classic queue that is full makes room before it goes out again.
+    while (!book_->rules.quorum && has_too_many()) {
+      if (front(out, true) == nullptr) return;
+      drop_front(death_reason::maxlen, out);
+    }
+    book_->came_back = false;
+  }
+  if (order_) return dispatch_in_order(out, now);
+  // As in RabbitMQ, who can take no more loses the place in the row when it is the next to get a message, and in a
+  // quorum queue at once.
+  const bool leaves_at_once = book_ && book_->rules.quorum;
   // Held bodies that the store does not have are memory that only an acknowledgement gives back.
   while (!turns_.empty() && held_resident_ < held_max_) {
+    holder& h = *turns_.front();
+    if (!able(h)) {
+      if (ready_count() == 0) break;
+      turns_.pop_front();
+      h.in_turn = false;
+      continue;
+    }
     entry* next = next_ready(out);
-    if (next == nullptr) return;
+    if (next == nullptr) {
+      if (out.load) return;
+      break;
+    }
     if (next->expires_at != 0 && next->expires_at < now) [[unlikely]] {
       drop_front(death_reason::expired, out);
       continue;
     }
-    holder& h = *turns_.front();
-    turns_.pop_front();
-    h.in_turn = false;
-    if (!able(h)) continue;
+    hand_out_next(h, *next, out);
+    if (leaves_at_once && !able(h)) {
+      turns_.pop_front();
+      h.in_turn = false;
+    } else if (turns_.size() > 1) {
+      turns_.pop_front();
+      turns_.push_back(&h);
+    }
+  }
+  if (may_expire_ || book_) expire(now, out);
+}
+
+void mailbox::dispatch_in_order(effects& out, std::int64_t now) {
+  for (;;) {
+    hand_out_in_order(out, now);
+    if (out.load || (!may_expire_ && !book_)) return;
+    const auto before = ready_count();
+    expire(now, out);
+    // What waited for a certain consumer may be what went, and those behind it may have others.
+    if (!order_->keyed() || out.load || ready_count() == before) return;
+  }
+}
+
+void mailbox::hand_out_in_order(effects& out, std::int64_t now) {
+  while (held_resident_ < held_max_) {
+    if (!order_->anybody()) {
+      if (ready_count() != 0) order_->pass_over();
+      return;
+    }
+    entry* next = next_ready(out);
+    if (next == nullptr) return;
+    if (next->expires_at != 0 && next->expires_at < now) {
+      drop_front(death_reason::expired, out);
+      continue;
+    }
+    const auto key = order_->keyed() ? key_of(*next->message) : std::string{};
+    const auto id = order_->choose(key);
+    if (!id) return;
+    holder& h = *holders_.at(*id);
+    if (h.spec.acknowledges && order_->follows()) order_->took(*id, next->at, key);
     hand_out_next(h, *next, out);
     join_turns(h);
   }
-  if (may_expire_ || book_) expire(now, out);
+}
+
+// Whether a message that comes now, when none is ready, would not have to wait.
+bool mailbox::can_take_at_once(const envelope& message) {
+  if (held_resident_ >= held_max_) return false;
+  if (order_) return order_->can_take(order_->keyed() ? key_of(message) : std::string{});
+  for (; !turns_.empty(); turns_.pop_front()) {
+    if (able(*turns_.front())) return true;
+    turns_.front()->in_turn = false;
+  }
+  return false;
+}
+
+// By which a hash chooses; empty: by nothing.
+std::string mailbox::key_of(const envelope& message) const {
+  const auto& header = book_->rules.hash_header;
+  if (!header) return std::string{message.routing_key()};
+  const auto headers = decode_table(headers_of(message.properties()));
+  const auto* value = headers ? headers->find(*header) : nullptr;
+  return value != nullptr ? to_string(*value) : std::string{};
+}
+
+std::size_t mailbox::told_consumer_count() const noexcept {
+  if (book_ && book_->rules.quorum && book_->rules.single_active) return active_consumer() ? 1 : 0;
+  return consumer_count_;
 }
 
 bool mailbox::fetch(consumer_id id, bool acknowledges, effects& out, std::int64_t now) {
@@ -220,27 +423,44 @@ bool mailbox::fetch(consumer_id id, bool acknowledges, effects& out, std::int64_
   hand_out_next(h, *next, out);
   h.spec.acknowledges = asked;
   drop_if_idle(h);
+  if (may_expire_) {
+    expire(now, out);
+    out.load.reset();
+  }
   return true;
 }
 
-// The front of the ready messages, perhaps without its body; or null. What is only in the store is asked for if `load`.
+// The front of the ready messages, perhaps without its body; or null. What is only in the store is asked for if `load`, or
+// if it may expire.
 mailbox::entry* mailbox::front(effects& out, bool load) {
-  if (!returned_.empty()) return &returned_.begin()->second;
-  if (head_.empty() && hole_.count != 0 && !load) return nullptr;
+  if (returned_first()) return &returned_.begin()->second;
+  const lane* its = first_lane();
+  if (its == nullptr) return nullptr;
+  if (its->head.empty() && its->hole.count != 0 && !load && !its->hole.expires) return nullptr;
   return next_ready(out);
 }
 
 std::optional<std::int64_t> mailbox::next_expiry() const {
   if (!may_expire_) return std::nullopt;
   const entry* e = nullptr;
-  if (!returned_.empty()) {
+  if (returned_first()) {
     e = &returned_.begin()->second;
-  } else if (!head_.empty()) {
-    e = &head_.front();
-  } else if (hole_.count != 0) {
-    return hole_.expires ? std::optional<std::int64_t>{0} : std::nullopt;
-  } else if (!tail_.empty()) {
-    e = &tail_.front();
+  } else {
+    const lane* its = &lane_;
+    if (levels_) {
+      const auto& lanes = levels_->lanes;
+      const auto found =
+          std::find_if(lanes.begin(), lanes.end(), [](const auto& l) { return !l.second.empty(); });
+      if (found == lanes.end()) return std::nullopt;
+      its = &found->second;
+    }
+    if (!its->head.empty()) {
+      e = &its->head.front();
+    } else if (its->hole.count != 0) {
+      return its->hole.expires ? std::optional<std::int64_t>{0} : std::nullopt;
+    } else if (!its->tail.empty()) {
+      e = &its->tail.front();
+    }
   }
   return e != nullptr && e->expires_at != 0 ? std::optional<std::int64_t>{e->expires_at} : std::nullopt;
 }
@@ -249,7 +469,7 @@ void mailbox::expire(std::int64_t now, effects& out) {
   for (;;) {
     const bool many = has_too_many();
     if (!many && !may_expire_) return;
-    const entry* e = front(out, many || hole_.expires);
+    const entry* e = front(out, many);
     if (e == nullptr) break;
     if (e->expires_at != 0 && e->expires_at <= now) {
       drop_front(death_reason::expired, out);
@@ -270,32 +490,42 @@ void mailbox::drop_front(death_reason why, effects& out) {
 
 // The front of the ready messages, with its body in memory; or null, with a request in `out` if it is in the store.
 mailbox::entry* mailbox::next_ready(effects& out) {
-  if (!returned_.empty()) {
+  if (returned_first()) {
     entry& e = returned_.begin()->second;
     if (e.message) return &e;
     out.load = load_request{{e.at, e.at}, 1, 0};
+    if (levels_) levels_->asked.reset();
     return nullptr;
   }
-  if (head_.empty()) {
-    if (hole_.count != 0) {
+  lane* its = first_lane();
+  if (its == nullptr) return nullptr;
+  auto& [head, hole, tail] = *its;
+  if (head.empty()) {
+    if (hole.count != 0) {
       out.load = load_request{
-          {hole_.first, hole_.last}, load_count_max, std::min(load_size_max, limits_.resident_max / 4 + 1)};
+          {hole.first, hole.last}, load_count_max, std::min(load_size_max, limits_.resident_max / 4 + 1)};
+      if (levels_) {
+        for (const auto& [level, l] : levels_->lanes) {
+          if (&l == its) levels_->asked = level;
+        }
+      }
       return nullptr;
     }
-    if (tail_.empty()) return nullptr;
-    head_ = std::move(tail_);
+    if (tail.empty()) return nullptr;
+    head = std::move(tail);
   }
-  return &head_.front();
+  return &head.front();
 }
 
 mailbox::entry mailbox::take_next() {
   entry e;
-  if (!returned_.empty()) {
+  if (returned_first()) {
     e = std::move(returned_.begin()->second);
     returned_.erase(returned_.begin());
   } else {
-    e = std::move(head_.front());
-    head_.pop_front();
+    auto& head = first_lane()->head;
+    e = std::move(head.front());
+    head.pop_front();
   }
   ready_size_ -= e.size;
   return e;
@@ -317,17 +547,24 @@ mailbox::entry mailbox::take_next() {
 // The front of the ready messages goes to `h`.
 inline void mailbox::hand_out_next(holder& h, entry& next, effects& out) {
   ready_size_ -= next.size;
+  const bool returned = returned_first();
+  lane* its = returned ? nullptr : first_lane();
   hand_out(h, std::move(next), out);
-  if (!returned_.empty()) {
+  if (returned) {
     returned_.erase(returned_.begin());
   } else {
-    head_.pop_front();
+    its->head.pop_front();
   }
 }
 
 void mailbox::hand_out(holder& h, entry&& e, effects& out) {
   const auto footprint = e.message->footprint();
-  out.deliveries.push_back({h.spec.id, e.at, e.message, e.redelivered, e.attempts});
+  out.deliveries.push_back({h.spec.id, e.at, e.message, e.redelivered});
+  if (e.counted) [[unlikely]] {
+    const auto counts = return_counts_.at(e.at);
+    out.deliveries.back().attempts = counts.attempts;
+    out.deliveries.back().returns = counts.returns;
+  }
   h.spec.credit -= static_cast<std::int64_t>(footprint);
   if (!h.spec.acknowledges) {
     resident_ -= footprint;
@@ -349,38 +586,60 @@ mailbox::entry mailbox::entry_of(loaded_message& m) const {
   e.at = m.at;
   e.size = static_cast<std::uint32_t>(m.message->body().size());
   e.where = kept::in_store;  // whether it has to survive or not
-  e.redelivered = m.at <= recovered_last_;
+  e.redelivered = m.at <= recovered_last_ || (m.message->dead_lettered() && was_delivered_before(*m.message));
+  if (levels_) e.level = level_of(*m.message);
   e.expires_at = m.expires_at;
   e.message = std::move(m.message);
   return e;
 }
 
+// Of all that is not returned, nothing stands before this.
+sequence mailbox::first_unreturned() const noexcept {
+  sequence first{std::numeric_limits<std::uint64_t>::max()};
+  const auto look = [&](const lane& its) {
+    if (!its.head.empty()) first = std::min(first, its.head.front().at);
+    if (its.hole.count != 0) first = std::min(first, its.hole.first);
+    if (!its.tail.empty()) first = std::min(first, its.tail.front().at);
+  };
+  if (!levels_) {
+    look(lane_);
+  } else {
+    for (const auto& [level, its] : levels_->lanes) look(its);
+  }
+  return first;
+}
+
 void mailbox::on_loaded(std::span<loaded_message> messages) {
   if (!claimed_.empty()) {
-    const auto front = head_.empty() ? hole_.first : head_.front().at;
-    claimed_.erase(claimed_.begin(), std::lower_bound(claimed_.begin(), claimed_.end(), front));
+    claimed_.erase(claimed_.begin(), std::lower_bound(claimed_.begin(), claimed_.end(), first_unreturned()));
   }
   for (auto& m : messages) {
     const auto footprint = m.message->footprint();
-    if (const auto found = returned_.find(m.at); found != returned_.end()) {
-      if (!found->second.message) {
-        resident_ += footprint;
-        found->second.message = std::move(m.message);
+    if (!levels_ || !levels_->asked) {
+      if (const auto found = find_returned(m.at); found != returned_.end()) {
+        if (!found->second.message) {
+          resident_ += footprint;
+          found->second.message = std::move(m.message);
+        }
+        continue;
       }
-      continue;
+      if (levels_) continue;
     }
-    expects(hole_.count > 0 && hole_.first <= m.at && m.at <= hole_.last,
+    auto& [head, hole, tail] = levels_ ? levels_->lanes.at(*levels_->asked) : lane_;
+    expects(hole.count > 0 && hole.first <= m.at && m.at <= hole.last,
             "a message that was asked for is loaded");
-    hole_.first = {m.at.value + 1};
+    hole.first = {m.at.value + 1};
+    // Those of other levels have a time of their own.
+    if (levels_ && level_of(*m.message) != *levels_->asked) continue;
     if (std::binary_search(claimed_.begin(), claimed_.end(), m.at)) continue;
     entry e = entry_of(m);
     if (e.expires_at != 0) may_expire_ = true;
     resident_ += footprint;
-    --hole_.count;
-    hole_.size -= e.size;
-    head_.push_back(std::move(e));
-    if (hole_.count == 0) {  // what is left of the page was claimed
-      hole_ = {};
+    --hole.count;
+    hole.size -= e.size;
+    head.push_back(std::move(e));
+    if (hole.count == 0) {  // what is left of the page was claimed, or is of other levels
+      hole = {};
       break;
     }
   }
@@ -403,7 +662,19 @@ void mailbox::add_consumer(const consumer_spec& spec) {
   h.spec = spec;
   h.consuming = true;
   ++consumer_count_;
-  join_turns(h);
+  if (!order_ && spec.priority != 0) {
+    h.consuming = false;
+    make_order();
+    h.consuming = true;
+  }
+  if (order_) {
+    order_->add(spec.id, spec.priority, spec.weight);
+    join_turns(h);
+  } else if (!h.in_turn) {
+    // Able or not: it has its place by the time at which it came.
+    h.in_turn = true;
+    turns_.push_back(&h);
+  }
 }
 
 void mailbox::cancel_consumer(consumer_id id) {
@@ -427,7 +698,9 @@ void mailbox::release_to(consumer_id id, Back back) {
   while (!h.held.empty()) {
     entry e = std::move(h.held.front());
     h.held.pop_front();
-    if (!e.gone()) back(std::move(e));
+    if (e.gone()) continue;
+    if (order_) order_->let_go(e.at, left::unanswered);
+    back(std::move(e));
   }
   held_count_ -= h.held_count;
   holders_.erase(found);
@@ -471,6 +744,10 @@ void mailbox::claim(const consumer_spec& as, std::span<loaded_message> messages)
     if (e.message) held_resident_ += e.message->footprint();
     hold(h, std::move(e));
   };
+  const auto follow = [&](const loaded_message& m) {
+    if (order_ && order_->follows() && m.message)
+      order_->took(as.id, m.at, order_->keyed() ? key_of(*m.message) : std::string{});
+  };
   std::vector<sequence> claimed;
   const auto take_from = [&](ring<entry>& part) {
     // Few are claimed, and once in the life of an actor: so the others move up.
@@ -481,6 +758,7 @@ void mailbox::claim(const consumer_spec& as, std::span<loaded_message> messages)
       while (wanted != in_order.end() && (*wanted)->at < part[index].at) ++wanted;
       if (wanted != in_order.end() && (*wanted)->at == part[index].at) {
         claimed.push_back(part[index].at);
+        follow(**wanted);
         take(std::move(part[index]));
       } else {
         if (end != index) part[end] = std::move(part[index]);
@@ -490,24 +768,32 @@ void mailbox::claim(const consumer_spec& as, std::span<loaded_message> messages)
     while (part.size() > end) part.pop_back();
   };
   for (auto* m : in_order) {
-    if (const auto found = returned_.find(m->at); found != returned_.end()) {
+    if (const auto found = find_returned(m->at); found != returned_.end()) {
+      follow(*m);
       take(std::move(found->second));
       returned_.erase(found);
-    } else if (hole_.count != 0 && hole_.first <= m->at && m->at <= hole_.last && m->message &&
-               !std::binary_search(claimed_.begin(), claimed_.end(), m->at) &&
-               (claimed.empty() || claimed.back() != m->at)) {
+      continue;
+    }
+    if (!m->message) continue;
+    auto& hole = lane_of(levels_ ? level_of(*m->message) : std::uint8_t{0}).hole;
+    if (hole.count != 0 && hole.first <= m->at && m->at <= hole.last &&
+        !std::binary_search(claimed_.begin(), claimed_.end(), m->at) &&
+        (claimed.empty() || claimed.back() != m->at)) {
       claimed.push_back(m->at);
+      follow(*m);
       entry e = entry_of(*m);
       if (e.expires_at != 0) may_expire_ = true;
-      --hole_.count;
-      hole_.size -= e.size;
+      --hole.count;
+      hole.size -= e.size;
       resident_ += e.message->footprint();
       take(std::move(e));
-      if (hole_.count == 0) hole_ = {};
+      if (hole.count == 0) hole = {};
     }
   }
-  take_from(head_);
-  take_from(tail_);
+  for_each_lane([&](lane& its) {
+    take_from(its.head);
+    take_from(its.tail);
+  });
   claimed_.insert(claimed_.end(), claimed.begin(), claimed.end());
   std::sort(claimed_.begin(), claimed_.end());
   after_taking(h);
@@ -540,12 +826,14 @@ void mailbox::drop_if_idle(holder& h) {
 // --- answers of consumers ---------------------------------------------------------------------------------------
 
 template <class Take>
-void mailbox::take_held(holder& h, std::span<const sequence_range> which, Take take) {
+void mailbox::take_held(holder& h, std::span<const sequence_range> which, left how, Take take) {
   const auto take_entry = [&](entry& e) {
     if (e.gone()) return;
     --h.held_count;
     --held_count_;
     if (e.message) held_resident_ -= e.message->footprint();
+    if (order_) [[unlikely]]
+      order_->let_go(e.at, how);
     take(e);
     e.message.reset();
     e.where = kept::gone;
@@ -580,7 +868,7 @@ void mailbox::after_taking(holder& h) {
 void mailbox::acknowledge(consumer_id id, std::span<const sequence_range> which, effects& out) {
   const auto found = holders_.find(id);
   if (found == holders_.end()) return;
-  take_held(*found->second, which, [&](const entry& e) {
+  take_held(*found->second, which, left::answered, [&](const entry& e) {
     if (e.message) resident_ -= e.message->footprint();
     forget(e, out);
   });
@@ -591,7 +879,7 @@ void mailbox::finish(consumer_id id, std::span<const sequence_range> which, effe
   const auto found = holders_.find(id);
   if (found == holders_.end()) return;
   demand_batch();
-  take_held(*found->second, which, [&](const entry& e) {
+  take_held(*found->second, which, left::answered, [&](const entry& e) {
     if (e.message) resident_ -= e.message->footprint();
     forget(e, out, true);
   });
@@ -601,7 +889,7 @@ void mailbox::finish(consumer_id id, std::span<const sequence_range> which, effe
 void mailbox::reject(consumer_id id, std::span<const sequence_range> which, effects& out) {
   const auto found = holders_.find(id);
   if (found == holders_.end()) return;
-  take_held(*found->second, which, [&](const entry& e) {
+  take_held(*found->second, which, left::answered, [&](const entry& e) {
     if (e.message) resident_ -= e.message->footprint();
     end(e, death_reason::rejected, out);
   });
@@ -611,7 +899,7 @@ void mailbox::reject(consumer_id id, std::span<const sequence_range> which, effe
 void mailbox::give_back(consumer_id id, std::span<const sequence_range> which, effects& out, blame why) {
   const auto found = holders_.find(id);
   if (found == holders_.end()) return;
-  take_held(*found->second, which, [&](entry& e) {
+  take_held(*found->second, which, left::unanswered, [&](entry& e) {
     if (e.message) held_resident_ += e.message->footprint();  // come_back takes it off again
     come_back(std::move(e), out, why);
   });
@@ -621,7 +909,7 @@ void mailbox::give_back(consumer_id id, std::span<const sequence_range> which, e
 void mailbox::give_back(consumer_id id, std::span<const sequence_range> which) {
   const auto found = holders_.find(id);
   if (found == holders_.end()) return;
-  take_held(*found->second, which, [&](entry& e) {
+  take_held(*found->second, which, left::unanswered, [&](entry& e) {
     if (e.message) held_resident_ += e.message->footprint();  // put_back takes it off again
     put_back(std::move(e));
   });
@@ -634,7 +922,7 @@ void mailbox::set_aside(consumer_id from, consumer_id keeper, std::span<const se
   holder& h = *found->second;
   holder& k = holder_of({.id = keeper});
   expects(&k != &h && !k.consuming, "who keeps messages aside takes none by himself");
-  take_held(h, which, [&](entry& e) {
+  take_held(h, which, left::unanswered, [&](entry& e) {
     if (e.message) held_resident_ += e.message->footprint();
     hold(k, std::move(e));
   });
@@ -645,8 +933,9 @@ void mailbox::set_aside(consumer_id from, consumer_id keeper, std::span<const se
 // From a holder, to where it stood; or away, if it was delivered too often [49].
 void mailbox::come_back(entry e, effects& out, blame why) {
   if (why == blame::yes) {
-    if (e.attempts < std::numeric_limits<std::uint16_t>::max()) ++e.attempts;
-    if (book_ && book_->rules.delivery_limit && e.attempts > *book_->rules.delivery_limit) {
+    auto& attempts = counts_of(e).attempts;
+    if (attempts < std::numeric_limits<std::uint16_t>::max()) ++attempts;
+    if (book_ && book_->rules.delivery_limit && attempts > *book_->rules.delivery_limit) {
       if (e.message) {
         held_resident_ -= e.message->footprint();
         resident_ -= e.message->footprint();
@@ -657,12 +946,27 @@ void mailbox::come_back(entry e, effects& out, blame why) {
   put_back(std::move(e));
 }
 
+mailbox::return_counts& mailbox::counts_of(entry& e) {
+  e.counted = true;
+  return return_counts_[e.at];
+}
+
 void mailbox::put_back(entry e) {
   if (e.message) held_resident_ -= e.message->footprint();
   e.redelivered = true;
+  auto& returns = counts_of(e).returns;
+  if (returns < std::numeric_limits<std::uint16_t>::max()) ++returns;
   ready_size_ += e.size;
-  const auto at = e.at;
-  returned_.emplace(at, std::move(e));
+  return_place place{0, e.at.value};
+  if (book_) {
+    book_->came_back = true;
+    if (book_->rules.quorum) {
+      place.order = ++book_->return_count;
+    } else if (levels_) {
+      place.below_top = std::numeric_limits<std::uint8_t>::max() - e.level;
+    }
+  }
+  returned_.emplace(place, std::move(e));
 }
 
 std::uint64_t mailbox::purge(effects& out) {
@@ -671,31 +975,58 @@ std::uint64_t mailbox::purge(effects& out) {
     if (e.message) resident_ -= e.message->footprint();
     forget(e, out);
   };
-  for (auto& [at, e] : returned_) drop(e);
+  for (auto& [place, e] : returned_) drop(e);
   returned_.clear();
-  for (std::size_t i = 0; i < head_.size(); ++i) drop(head_[i]);
-  head_.clear();
-  erase_hole();
-  for (std::size_t i = 0; i < tail_.size(); ++i) drop(tail_[i]);
-  tail_.clear();
+  for_each_lane([&](lane& its) {
+    for (auto* part : {&its.head, &its.tail}) {
+      for (std::size_t i = 0; i < part->size(); ++i) drop((*part)[i]);
+      part->clear();
+    }
+  });
+  erase_holes();
   ready_size_ = 0;
   return count;
 }
 
-// All of the hole but what was claimed out of it.
-void mailbox::erase_hole() {
-  if (hole_.count != 0) {
-    auto first = hole_.first;
-    for (const auto at : claimed_) {
-      if (at < first) continue;
-      if (hole_.last < at) break;
-      if (first < at) erase_later({first, {at.value - 1}});
-      first = {at.value + 1};
+// All of the holes but what was claimed out of them, and what is held of other levels.
+void mailbox::erase_holes() {
+  if (levels_) {
+    auto spared = claimed_;
+    for (const auto& [id, h] : holders_) {
+      for (std::size_t i = 0; i < h->held.size(); ++i) {
+        if (!h->held[i].gone()) spared.push_back(h->held[i].at);
+      }
     }
-    if (first <= hole_.last) erase_later({first, hole_.last});
+    std::sort(spared.begin(), spared.end());
+    std::vector<sequence_range> parts;
+    for (auto& [level, its] : levels_->lanes) {
+      const auto part = std::exchange(its.hole, {});
+      if (part.count != 0) parts.push_back({part.first, part.last});
+    }
+    std::sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    // They mostly lie across each other.
+    for (std::size_t i = 0; i < parts.size();) {
+      auto all = parts[i];
+      for (++i; i < parts.size() && parts[i].first.value <= all.last.value + 1; ++i)
+        all.last = std::max(all.last, parts[i].last);
+      erase_between(all, spared);
+    }
+  } else {
+    const auto part = std::exchange(lane_.hole, {});
+    if (part.count != 0) erase_between({part.first, part.last}, claimed_);
   }
-  hole_ = {};
   claimed_.clear();
+}
+
+void mailbox::erase_between(sequence_range part, std::span<const sequence> spared) {
+  auto first = part.first;
+  for (const auto at : spared) {
+    if (at < first) continue;
+    if (part.last < at) break;
+    if (first < at) erase_later({first, {at.value - 1}});
+    first = {at.value + 1};
+  }
+  if (first <= part.last) erase_later({first, part.last});
 }
 
 // --- towards the journal ----------------------------------------------------------------------------------------
@@ -711,6 +1042,8 @@ void mailbox::end(const entry& e, death_reason why, effects& out) {
 // A message is settled for good: by an acknowledgement, a purge, or a consumer that does not acknowledge; or `moved`, as
 // a dead letter.
 void mailbox::forget(const entry& e, effects& out, bool moved) {
+  if (e.counted) [[unlikely]]
+    return_counts_.erase(e.at);
   if (!e.persistent()) {
     if (e.where == kept::in_memory) return;
     const auto spill = std::lower_bound(spills_.begin(), spills_.end(), e.at,
@@ -842,13 +1175,15 @@ void mailbox::on_committed(effects& out) {
     book_->moved_sent.clear();
   }
   if (std::exchange(spills_under_way_, false)) {
-    for (auto* part : {&head_, &tail_}) {
-      for (std::size_t i = 0; i < part->size(); ++i) {
-        entry& e = (*part)[i];
-        if (e.where != kept::being_stored) continue;
-        if (spills_.empty() || e.at < spills_.front().at) e.where = kept::in_store;
+    for_each_lane([this](lane& its) {
+      for (auto* part : {&its.head, &its.tail}) {
+        for (std::size_t i = 0; i < part->size(); ++i) {
+          entry& e = (*part)[i];
+          if (e.where != kept::being_stored) continue;
+          if (spills_.empty() || e.at < spills_.front().at) e.where = kept::in_store;
+        }
       }
-    }
+    });
   }
   keep_within_memory();
 }
@@ -927,35 +1262,76 @@ void mailbox::settle_all(effects& out) {
 
 void mailbox::keep_within_memory() {
   shed_held();
-  if (resident_ - held_resident_ > limits_.resident_max && hole_.count == 0 && tail_.empty()) {
-    // The front half of the budget stays at hand; what stands behind goes where it can be folded away.
-    std::size_t kept_size = 0, index = 0;
-    while (index < head_.size() && kept_size < limits_.resident_max / 2) {
-      kept_size += head_[index++].message->footprint();
+  const bool over = resident_ - held_resident_ > limits_.resident_max;
+  // The front half of the budget stays at hand; what stands behind goes where it can be folded away.
+  std::size_t kept_size = 0;
+  for_each_lane([&](lane& its) {
+    auto& [head, hole, tail] = its;
+    if (over && (levels_ || (hole.count == 0 && tail.empty()))) {
+      std::size_t index = 0;
+      while (index < head.size() && kept_size < limits_.resident_max / 2) {
+        kept_size += head[index++].message->footprint();
+      }
+      while (head.size() > index) {
+        // With levels, what was read from the store may have to go back, for others go first.
+        if (hole.count != 0 && !stored(head.back())) break;
+        entry e = std::move(head.back());
+        head.pop_back();
+        if (hole.count == 0) {
+          tail.push_front(std::move(e));
+          continue;
+        }
+        hole.first = e.at;
+        hole.expires = hole.expires || e.expires_at != 0;
+        ++hole.count;
+        hole.size += e.size;
+        resident_ -= e.message->footprint();
+      }
     }
-    while (head_.size() > index) {
-      entry e = std::move(head_.back());
-      head_.pop_back();
-      tail_.push_front(std::move(e));
-    }
-  }
-  while (!tail_.empty() && stored(tail_.front())) {
-    const entry& e = tail_.front();
-    if (hole_.count == 0) hole_ = {.first = e.at};
-    hole_.last = e.at;
-    hole_.expires = hole_.expires || e.expires_at != 0;
-    ++hole_.count;
-    hole_.size += e.size;
-    resident_ -= e.message->footprint();
-    tail_.pop_front();
-  }
+    fold(its);
+  });
   if (resident_ - held_resident_ <= limits_.resident_max || !spills_.empty() || spills_under_way_) return;
-  for (std::size_t i = 0; i < tail_.size(); ++i) {
-    entry& e = tail_[i];
-    if (e.where != kept::in_memory) continue;
+  kept_size = 0;
+  for_each_lane([&](lane& its) {
+    std::size_t index = its.head.size();
+    if (levels_) {
+      index = 0;
+      while (index < its.head.size() && kept_size < limits_.resident_max / 2) {
+        kept_size += its.head[index++].message->footprint();
+      }
+    }
+    spill(its, index);
+  });
+  if (levels_) {
+    std::sort(spills_.begin(), spills_.end(),
+              [](const journal_append& a, const journal_append& b) { return a.at < b.at; });
+  }
+}
+
+// What stands behind the hole and is in the store becomes a part of it.
+void mailbox::fold(lane& its) {
+  auto& [head, hole, tail] = its;
+  while (!tail.empty() && stored(tail.front())) {
+    const entry& e = tail.front();
+    if (hole.count == 0) hole = {.first = e.at};
+    hole.last = e.at;
+    hole.expires = hole.expires || e.expires_at != 0;
+    ++hole.count;
+    hole.size += e.size;
+    resident_ -= e.message->footprint();
+    tail.pop_front();
+  }
+}
+
+// What need not survive is to be written, from this place in the head on.
+void mailbox::spill(lane& its, std::size_t from) {
+  const auto write = [this](entry& e) {
+    if (e.where != kept::in_memory) return;
     e.where = kept::being_stored;
     spills_.push_back({e.at, e.message, true, e.expires_at});
-  }
+  };
+  for (; from < its.head.size(); ++from) write(its.head[from]);
+  for (std::size_t i = 0; i < its.tail.size(); ++i) write(its.tail[i]);
 }
 
 // Held messages that the store has need no body here. The newest stand at the back, and those in front of the first

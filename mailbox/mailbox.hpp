@@ -20,8 +20,16 @@
 // message is not just gone: it is an effect, a copy goes elsewhere in the transaction that erases it here, and its
 // publisher hears of it no earlier than that.
 //
+// A queue with priorities stands in levels: the messages of one level are in order, and no message goes before one of a
+// higher level is gone. A level is what a queue without priorities is as a whole, its part that is only in the store
+// included. The level is in the message's properties, so that nothing else has to be stored: what the store counted for
+// each priority (`recovered_mailbox`) says which levels there are, and what is read back is told apart by its own.
+//
+// Who gets a message is the next in turn of those that can take it, unless the queue or a consumer asks for more; see
+// `consumer_order`.
+//
 // Invariants (the tests name them):
-//   I1  Messages of one publisher that were never returned are delivered in the order of their sequences.
+//   I1  Messages of one publisher and level that were never returned are delivered in the order of their sequences.
 //   I2  A publish is settled exactly once: when it is stored or gone, or at once if it need not survive.
 //   I3  Every message is in one place: ready, held, or gone. ready_count and held_count say how many.
 //   I4  At most one journal batch is under way. What it wrote and is now gone is erased by a later batch.
@@ -34,6 +42,8 @@
 // Threads   none of its own; whoever owns it calls it from one thread at a time.
 #pragma once
 
+#include "mailbox/balance.hpp"
+#include "mailbox/consumer_order.hpp"
 #include "mailbox/dead_letter.hpp"
 #include "mailbox/envelope.hpp"
 #include "mailbox/ids.hpp"
@@ -43,11 +53,13 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -59,6 +71,11 @@ struct mailbox_limits {
 
 // What the store held of a mailbox when the node started, or when the actor around the mailbox was started again. Then
 // there may be messages among it that need not survive, in a mailbox that is not durable, too.
+struct recovered_level {
+  std::uint64_t count = 0;
+  std::uint64_t size = 0;  // bytes of all bodies
+  sequence first{}, last{};
+};
 struct recovered_mailbox {
   std::uint64_t count = 0;
   std::uint64_t size = 0;  // bytes of all bodies
@@ -66,6 +83,12 @@ struct recovered_mailbox {
   // The last sequence that was ever used, as far as the store knows: what it still has to erase counts, too.
   sequence used{};
   bool expires = false;  // some of them have a time at which they expire
+  // Of those whose properties have a priority, by that priority; the others are the rest. Only a mailbox with levels
+  // needs them, and it needs all of them.
+  std::map<std::uint8_t, recovered_level> priorities{};
+
+  // The next message, in order: all of the above but `used`.
+  void count_message(sequence at, const envelope& message, std::int64_t expires_at);
 };
 
 // What the arguments of a queue ask for; `rules_of` reads them. Nothing set: as if there were none.
@@ -83,8 +106,17 @@ struct mailbox_rules {
   overflow on_overflow = overflow::drop_head;
   std::optional<std::string> dead_letter_exchange{};  // without it, there are no dead letters
   std::optional<std::string> dead_letter_routing_key{};
-  // How often a message may be given back. It is told up to 65535; a limit above that is never reached.
+  // How often a message may be given back. It is counted up to 65535; a limit above that is never reached.
   std::optional<std::uint32_t> delivery_limit{};
+  // A quorum queue: 32 levels, what has no priority in level 4; what comes back stands before all others, in the order
+  // in which it came back [50] [60].
+  bool quorum = false;
+  std::optional<std::uint8_t>
+      priority_max{};          // of a classic queue: levels from 0 to this; without it, there are none
+  bool single_active = false;  // one consumer gets all [52]
+  balance_algorithm dispatch = balance_algorithm::round_robin;  // among its consumers; see `consumer_order`
+  // For a hash: the header whose value is the key. Without it, the routing key is.
+  std::optional<std::string> hash_header{};
 
   friend bool operator==(const mailbox_rules&, const mailbox_rules&) = default;
 };
@@ -105,6 +137,8 @@ struct consumer_spec {
   std::uint32_t prefetch = 0;  // how many it may hold; 0: no limit
   bool acknowledges = true;    // false: a delivery is gone as soon as it is handed out
   std::int64_t credit = 0;     // bytes that may be on their way to it; one message may exceed it
+  std::int64_t priority = 0;   // those of a higher one are served first, as long as they can take more [53]
+  std::uint32_t weight = 1;    // for the rules of dispatch that know weights
 };
 
 // A message read back from the store.
@@ -124,7 +158,8 @@ struct delivery {
   sequence at{};
   envelope_ptr message;
   bool redelivered = false;
-  std::uint32_t attempts = 0;  // deliveries that failed before this one
+  std::uint16_t attempts = 0;  // deliveries that failed before this one
+  std::uint16_t returns = 0;   // how often it was taken and came back, failed or not
 };
 
 // Publishes first..last of one publisher: stored, gone, or kept as far as they have to be; or refused.
@@ -206,12 +241,13 @@ public:
   void arrive(std::span<loaded_message> messages);
 
   // Hands ready messages to consumers that can take them, turn by turn; what then stands at the head and has expired, or
-  // is too many, goes. When it needs a message that is only in the store, it stops and asks for it in `out.load`; the
+  // is too many, goes. What is too many because messages came back goes before anything is handed out. When it needs a message that is only in the store, it stops and asks for it in `out.load`; the
   // caller answers with `on_loaded` and calls again.
   void dispatch(effects& out, std::int64_t now = 0);
   void on_loaded(std::span<loaded_message> messages);
 
-  // One ready message for `holder`, delivered into `out`. False: there is none, or `out.load` asks for it first.
+  // One ready message for `holder`, delivered into `out`. False: there is none, or `out.load` asks for it first. What then
+  // stands at the head and has expired, goes, as far as it is in memory, so that it is not counted any more.
   bool fetch(consumer_id holder, bool acknowledges, effects& out, std::int64_t now = 0);
 
   // When the message at the head expires, in milliseconds since 1970; none: it does not, and those behind it wait. A time
@@ -221,6 +257,11 @@ public:
   void expire(std::int64_t now, effects& out);
 
   void add_consumer(const consumer_spec& spec);
+  // What chance and a clock say, for the rules of dispatch that ask for them, and commands that follow: now, since a
+  // moment that stays the same, and any of the 2^64 numbers, all as likely.
+  void observe(std::chrono::nanoseconds now, std::uint64_t random) noexcept {
+    if (order_) order_->observe(now, random);
+  }
   // No more deliveries. What it holds, it goes on holding, until `release`.
   void cancel_consumer(consumer_id id);
   // It and its holdings are no more: all go back to where they stood, in order. Those that were delivered too often go;
@@ -284,6 +325,12 @@ public:
   [[nodiscard]] std::uint64_t ready_size() const noexcept { return ready_size_; }  // bytes of bodies
   [[nodiscard]] std::uint64_t held_count() const noexcept { return held_count_; }
   [[nodiscard]] std::size_t consumer_count() const noexcept { return consumer_count_; }
+  // As a queue says when it is asked: of a quorum queue with a single active consumer, only that one counts [52].
+  [[nodiscard]] std::size_t told_consumer_count() const noexcept;
+  // Of a queue with a single active consumer, that one.
+  [[nodiscard]] std::optional<consumer_id> active_consumer() const noexcept {
+    return order_ ? order_->active() : std::nullopt;
+  }
   [[nodiscard]] std::size_t resident_size() const noexcept {
     return resident_;
   }  // bytes of memory for messages
@@ -304,14 +351,20 @@ private:
     envelope_ptr message;         // null: only in the store
     std::int64_t expires_at = 0;  // 0: never
     std::uint32_t size = 0;       // of the body, in bytes
-    std::uint16_t attempts = 0;   // failed deliveries; counts no further than it can
+    std::uint8_t level = 0;
     kept where = kept::in_memory;
     bool redelivered = false;
+    bool counted = false;  // return_counts_ has it
 
     [[nodiscard]] bool persistent() const noexcept { return where == kept::journaled; }
     [[nodiscard]] bool gone() const noexcept { return where == kept::gone; }
   };
   static_assert(sizeof(entry) == 32, "a backlog is made of these");
+  // How often a message came back; neither counts further than it can.
+  struct return_counts {
+    std::uint16_t attempts = 0;  // failed deliveries
+    std::uint16_t returns = 0;   // these, and all others
+  };
   struct unsent_entry {
     sequence at{};
     envelope_ptr message;  // null: elided
@@ -331,11 +384,33 @@ private:
     bool consuming = false;  // false: cancelled, or never more than a fetcher
     bool in_turn = false;    // stands in turns_
   };
-  // The part of the ready messages that is only in the store: contiguous in order, between head_ and tail_.
-  struct hole {
+  // The part of the ready messages of one lane that is only in the store: contiguous in order, between head and tail.
+  // Messages of other levels, and what became of them, may lie between them.
+  struct stored_part {
     std::uint64_t count = 0, size = 0;
     sequence first{}, last{};
     bool expires = false;  // some of it may
+  };
+  // Ready messages in order: all that were not returned, or those of one level.
+  struct lane {
+    ring<entry> head;
+    stored_part hole;
+    ring<entry> tail;  // used only while there is a hole, or what is to be one
+
+    [[nodiscard]] bool empty() const noexcept { return head.empty() && hole.count == 0 && tail.empty(); }
+    [[nodiscard]] std::uint64_t count() const noexcept { return head.size() + hole.count + tail.size(); }
+  };
+  // Only of a mailbox with priorities.
+  struct level_book {
+    std::map<std::uint8_t, lane, std::greater<>> lanes;
+    std::optional<std::uint8_t> asked;  // the level whose messages were asked for in the store last
+  };
+  // Where a returned message stands: the highest level first, then in order. Of a quorum queue, all are of one level, and
+  // the order is that in which they came back.
+  struct return_place {
+    std::uint64_t below_top = 0, order = 0;
+
+    friend auto operator<=>(const return_place&, const return_place&) = default;
   };
   // A publish whose message became a dead letter before it was sent.
   struct moved_publish {
@@ -349,10 +424,26 @@ private:
     std::vector<moved_publish> moved;  // settled by the next batch
     std::vector<moved_publish> moved_under_way;
     std::vector<sequence> moved_sent;  // of the batch under way, and dead letters since
+    bool came_back = false;            // something did, and what is too many now has not gone yet
+    std::uint64_t return_count = 0;    // of a quorum queue, all that came back
   };
 
   [[nodiscard]] bool able(const holder& h) const noexcept;
   void join_turns(holder& h);
+  void make_order();
+  void dispatch_in_order(effects& out, std::int64_t now);
+  void hand_out_in_order(effects& out, std::int64_t now);
+  [[nodiscard]] bool can_take_at_once(const envelope& message);
+  [[nodiscard]] std::string key_of(const envelope& message) const;
+  [[nodiscard]] std::uint8_t level_of(const envelope& message) const noexcept;
+  [[nodiscard]] lane& lane_of(std::uint8_t level) { return levels_ ? levels_->lanes[level] : lane_; }
+  template <class Each>
+  void for_each_lane(Each each);
+  [[nodiscard]] lane* first_lane() noexcept;
+  [[nodiscard]] bool returned_first() const noexcept;
+  [[nodiscard]] std::map<return_place, entry>::iterator find_returned(sequence at);
+  void recover_levels(const recovered_mailbox& recovered);
+  [[nodiscard]] sequence first_unreturned() const noexcept;
   [[nodiscard]] bool stored(const entry& e) const noexcept;
   [[nodiscard]] holder& holder_of(const consumer_spec& spec);
   entry* next_ready(effects& out);
@@ -361,15 +452,16 @@ private:
   void hand_out(holder& h, entry&& e, effects& out);
   [[nodiscard]] entry entry_of(loaded_message& m) const;
   void hold(holder& h, entry&& e);
-  void erase_hole();
+  void erase_holes();
+  void erase_between(sequence_range part, std::span<const sequence> spared);
   template <class Take>
-  void take_held(holder& h, std::span<const sequence_range> which, Take take);
+  void take_held(holder& h, std::span<const sequence_range> which, left how, Take take);
   void after_taking(holder& h);
   void drop_if_idle(holder& h);
   void leave_turns(holder& h);
   entry* front(effects& out, bool load);
   void drop_front(death_reason why, effects& out);
-  [[nodiscard]] bool refuses(std::size_t size, effects& out, std::int64_t now);
+  [[nodiscard]] bool refuses(const envelope& message, effects& out, std::int64_t now);
   void refuse(arrival& m, effects& out);
   [[nodiscard]] bool too_many(std::uint64_t count, std::uint64_t size) const noexcept;
   [[nodiscard]] bool has_too_many() const noexcept;
@@ -381,7 +473,10 @@ private:
   void elide(sequence at, effects& out, bool moved);
   void erase_later(sequence_range which);
   void put_back(entry e);
+  [[nodiscard]] return_counts& counts_of(entry& e);
   void keep_within_memory();
+  void fold(lane& its);
+  void spill(lane& its, std::size_t from);
   void shed_held();
 
   // fixed after construction
@@ -395,10 +490,10 @@ private:
   std::unique_ptr<rule_book> book_;  // null: no rules
 
   // the ready messages, in this order
-  std::map<sequence, entry> returned_;
-  ring<entry> head_;
-  hole hole_;
-  ring<entry> tail_;  // used only while there is a hole
+  std::map<return_place, entry> returned_;  // with levels, each before those of its own level
+  std::unordered_map<sequence, return_counts> return_counts_;  // of those, ready or held, that came back
+  lane lane_;                                                  // without levels
+  std::unique_ptr<level_book> levels_;                         // null: no levels
   // Sorted: messages that were claimed from between others, and are still in the store there. No part of the hole, not
   // even if what stands around them is folded away again.
   std::vector<sequence> claimed_;
@@ -407,7 +502,8 @@ private:
 
   // who holds what
   std::unordered_map<consumer_id, std::unique_ptr<holder>> holders_;
-  ring<holder*> turns_;  // consumers that may be able to take more, in turn
+  ring<holder*> turns_;                    // consumers that may be able to take more, in turn
+  std::unique_ptr<consumer_order> order_;  // null: nobody asked for more than turns
   std::uint64_t held_count_ = 0;
   std::size_t consumer_count_ = 0;
 

@@ -13,27 +13,42 @@ namespace {
 using kind = refusal::kind;
 
 // What RabbitMQ compares when a classic queue is declared again.
-constexpr std::array<std::string_view, 13> compared = {
+constexpr std::array<std::string_view, 15> compared = {
     "x-expires",        "x-message-ttl", "x-max-length",           "x-max-length-bytes",
     "x-max-priority",   "x-overflow",    "x-dead-letter-exchange", "x-dead-letter-routing-key",
     "x-queue-type",     "x-queue-mode",  "x-queue-version",        "x-single-active-consumer",
-    "x-delivery-limit",
+    "x-delivery-limit", "x-dispatch",    "x-hash-header",
 };
 
 // Promises that a queue of this version does not keep yet.
-constexpr std::array<std::string_view, 6> not_kept = {
-    "x-max-priority",           "x-dispatch",         "x-dead-letter-strategy",
-    "x-single-active-consumer", "x-consumer-timeout", "x-message-deduplication",
+constexpr std::array<std::string_view, 2> not_kept = {"x-consumer-timeout", "x-message-deduplication"};
+
+// What is refused for one type of queue, because only another knows it [4]. RabbitMQ refuses x-delivery-limit for classic
+// queues, too; here, all have it.
+constexpr std::array<std::string_view, 4> not_of_quorum = {"x-max-priority", "x-queue-mode",
+                                                           "x-queue-version", "x-max-age"};
+constexpr std::array<std::string_view, 7> not_of_classic = {
+    "x-quorum-initial-group-size", "x-max-age",           "x-dead-letter-strategy", "x-consumer-timeout",
+    "x-delayed-retry-type",        "x-delayed-retry-min", "x-delayed-retry-max",
 };
 
 // The longest time that a queue or a message may be given: ten years, in milliseconds.
 constexpr std::int64_t time_max = 315'360'000'000;
 constexpr std::uint32_t delivery_limit_of_quorum = 20;
+constexpr std::int64_t priority_max = 255;
 
 std::string quoted(std::string_view text) { return "'" + std::string{text} + "'"; }
 
 std::string unacceptable(const field_value& value) {
   return "{unacceptable_type," + std::string{type_name(value.type)} + "}";
+}
+
+std::string no_integer(const field_value& value) {
+  return "\"expected integer, got " + std::string{type_name(value.type)} + "\"";
+}
+
+std::string unsupported(std::string_view what, const field_value& value) {
+  return "\"unsupported " + std::string{what} + " " + quoted(to_string(value)) + "\"";
 }
 
 std::string about(std::string_view what, std::int64_t value) {
@@ -45,21 +60,75 @@ using complaint = std::optional<std::string>;
 
 complaint check_whole(const field_value& value, std::int64_t least, std::int64_t most) {
   const auto number = as_integer(value);
-  if (!number) return unacceptable(value);
+  if (!number) return no_integer(value);
   if (*number < least) return *number == 0 ? about("value_zero", 0) : about("value_negative", *number);
-  if (*number > most) return about("value_too_big", *number);
+  if (*number > most) return about("value_too_large", *number);
   return std::nullopt;
 }
 
 constexpr auto no_end = std::numeric_limits<std::int64_t>::max();
+constexpr auto no_beginning = std::numeric_limits<std::int64_t>::min();
 
 complaint check_expires(const field_value& value, const field_table&) {
   return check_whole(value, 1, time_max);
 }
 complaint check_time(const field_value& value, const field_table&) { return check_whole(value, 0, time_max); }
 complaint check_count(const field_value& value, const field_table&) { return check_whole(value, 0, no_end); }
-complaint check_delivery_limit(const field_value& value, const field_table&) {
-  return check_whole(value, -1, std::numeric_limits<std::uint32_t>::max());
+complaint check_size_of_group(const field_value& value, const field_table&) {
+  return check_whole(value, 1, no_end);
+}
+
+complaint check_priority(const field_value& value, const field_table&) {
+  if (const auto number = as_integer(value); number && *number > priority_max)
+    return about("max_value_exceeded", *number);
+  return check_whole(value, 0, priority_max);
+}
+
+complaint check_version(const field_value& value, const field_table&) {
+  const auto number = as_integer(value);
+  if (!number) return no_integer(value);
+  if (*number != 2) return unsupported("queue version", value);
+  return std::nullopt;
+}
+
+complaint check_bool(const field_value& value, const field_table&) {
+  if (!as_bool(value)) return unacceptable(value);
+  return std::nullopt;
+}
+
+complaint check_text(const field_value& value, const field_table&) {
+  if (value.type != 'S') return unacceptable(value);
+  return std::nullopt;
+}
+
+complaint check_leader(const field_value& value, const field_table&) {
+  if (value.type != 'S') return unacceptable(value);
+  constexpr std::array<std::string_view, 4> known = {"client-local", "balanced", "random", "least-leaders"};
+  if (std::find(known.begin(), known.end(), as_string(value)) == known.end())
+    return "invalid_queue_locator_arg";
+  return std::nullopt;
+}
+
+complaint check_strategy(const field_value& value, const field_table&) {
+  if (value.type != 'S') return unacceptable(value);
+  if (as_string(value) != "at-most-once" && as_string(value) != "at-least-once")
+    return "invalid_dlx_strategy";
+  return std::nullopt;
+}
+
+// Those of `balance` that one message can have.
+std::optional<balance_algorithm> dispatch_of(const field_value& value) {
+  const auto name = value.type == 'S' ? as_string(value) : std::nullopt;
+  const auto found = name ? balance_algorithm_named(*name) : std::nullopt;
+  if (found == balance_algorithm::smallest_mailbox || found == balance_algorithm::broadcast)
+    return std::nullopt;
+  return found;
+}
+
+complaint check_dispatch(const field_value& value, const field_table&) {
+  if (value.type != 'S') return unacceptable(value);
+  if (!dispatch_of(value)) return unsupported("dispatch", value);
+  return std::nullopt;
 }
 
 std::optional<mailbox_rules::overflow> overflow_of(const field_value& value) {
@@ -87,15 +156,40 @@ struct checked_argument {
   complaint (*check)(const field_value& value, const field_table& arguments);
 };
 
-constexpr std::array<checked_argument, 7> checks = {{
+constexpr std::array<checked_argument, 15> checks = {{
     {"x-expires", check_expires},
     {"x-message-ttl", check_time},
     {"x-dead-letter-routing-key", check_routing_key},
+    {"x-dead-letter-strategy", check_strategy},
     {"x-max-length", check_count},
     {"x-max-length-bytes", check_count},
+    {"x-max-priority", check_priority},
     {"x-overflow", check_overflow},
-    {"x-delivery-limit", check_delivery_limit},
+    {"x-queue-version", check_version},
+    {"x-single-active-consumer", check_bool},
+    {"x-consumer-timeout", check_count},
+    {"x-quorum-initial-group-size", check_size_of_group},
+    {"x-queue-leader-locator", check_leader},
+    {"x-dispatch", check_dispatch},
+    {"x-hash-header", check_text},
 }};
+
+bool is_quorum(const field_table& arguments) {
+  const auto* type = arguments.find("x-queue-type");
+  return type != nullptr && type->type == 'S' && as_string(*type) == "quorum";
+}
+
+template <std::size_t Count>
+std::optional<refusal> first_of(const std::array<std::string_view, Count>& names,
+                                const field_table& arguments, std::string_view described,
+                                std::string_view why) {
+  for (const auto name : names) {
+    if (!arguments.contains(name)) continue;
+    return refusal{kind::precondition_failed,
+                   "invalid arg " + quoted(name) + " for " + std::string{described} + std::string{why}};
+  }
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -110,12 +204,12 @@ std::optional<refusal> check_queue_arguments(const declare_queue& command, const
     }
     if (*text != "classic" && *text != "quorum") {
       return refusal{kind::precondition_failed, "invalid arg 'x-queue-type' for " + std::string{described} +
-                                                    ": queue type " + quoted(*text) +
-                                                    " is not supported; use 'classic' or 'quorum'"};
+                                                    ": " + unsupported("queue type", *type)};
     }
     if (*text == "quorum") {  // [10]
       if (command.server_named) {
-        return refusal{kind::precondition_failed, "Cannot declare a server-named queue for type quorum"};
+        return refusal{kind::precondition_failed,
+                       "Cannot declare a server-named queue for type rabbit_quorum_queue"};
       }
       const auto invalid = [&](std::string_view what) {
         return refusal{kind::precondition_failed,
@@ -140,15 +234,20 @@ std::optional<refusal> check_queue_arguments(const declare_queue& command, const
                      "invalid arg " + quoted(name) + " for " + std::string{described} + ": " + *wrong};
     }
   }
-  for (const auto name : not_kept) {
-    if (arguments.contains(name)) {
-      return refusal{kind::precondition_failed,
-                     "invalid arg " + quoted(name) + " for " + std::string{described} +
-                         ": this version of Posthorn does not support it yet; declare the "
-                         "queue without it"};
-    }
+  const bool quorum = is_quorum(arguments);
+  auto refused = quorum
+                     ? first_of(not_of_quorum, arguments, described, " of queue type rabbit_quorum_queue")
+                     : first_of(not_of_classic, arguments, described, " of queue type rabbit_classic_queue");
+  if (refused) return refused;
+  constexpr std::string_view not_yet =
+      ": this version of Posthorn does not support it yet; declare the queue without it";
+  // Without reject-publish, it is the other strategy by another name [66].
+  const auto* strategy = arguments.find("x-dead-letter-strategy");
+  if (strategy != nullptr && as_string(*strategy) == "at-least-once" &&
+      rules_of(arguments).on_overflow == mailbox_rules::overflow::reject_publish) {
+    return first_of<1>({"x-dead-letter-strategy"}, arguments, described, not_yet);
   }
-  return std::nullopt;
+  return first_of(not_kept, arguments, described, not_yet);
 }
 
 mailbox_rules rules_of(const field_table& arguments) {
@@ -178,9 +277,17 @@ mailbox_rules rules_of(const field_table& arguments) {
       const auto most = std::int64_t{std::numeric_limits<std::uint32_t>::max()};
       rules.delivery_limit = static_cast<std::uint32_t>(std::min(*limit, most));
     }
-  } else if (text("x-queue-type") == "quorum") {
+  } else if (is_quorum(arguments) && !whole("x-delivery-limit", no_beginning)) {
     rules.delivery_limit = delivery_limit_of_quorum;
   }
+  rules.quorum = is_quorum(arguments);
+  if (const auto most = whole("x-max-priority", 1); most && !rules.quorum)
+    rules.priority_max = static_cast<std::uint8_t>(std::min(*most, priority_max));
+  if (const auto* single = arguments.find("x-single-active-consumer"))
+    rules.single_active = as_bool(*single).value_or(false);
+  if (const auto* dispatch = arguments.find("x-dispatch"))
+    rules.dispatch = dispatch_of(*dispatch).value_or(balance_algorithm::round_robin);
+  if (rules.dispatch == balance_algorithm::consistent_hash) rules.hash_header = text("x-hash-header");
   return rules;
 }
 
@@ -210,7 +317,17 @@ field_table arguments_of(const mailbox_rules& rules) {
   }
   text("x-dead-letter-exchange", rules.dead_letter_exchange);
   text("x-dead-letter-routing-key", rules.dead_letter_routing_key);
-  whole("x-delivery-limit", rules.delivery_limit);
+  if (rules.quorum) out.add("x-queue-type", field_value::of_string("quorum"));
+  if (rules.quorum && !rules.delivery_limit) {
+    out.add("x-delivery-limit", field_value::of_long(-1));
+  } else {
+    whole("x-delivery-limit", rules.delivery_limit);
+  }
+  whole("x-max-priority", rules.priority_max);
+  if (rules.single_active) out.add("x-single-active-consumer", field_value::of_bool(true));
+  if (rules.dispatch != balance_algorithm::round_robin)
+    out.add("x-dispatch", field_value::of_string(to_string(rules.dispatch)));
+  text("x-hash-header", rules.hash_header);
   return out;
 }
 
@@ -221,9 +338,10 @@ std::optional<std::string> inequivalent_argument(const field_table& current, con
   if (now == nullptr && asked == nullptr) return std::nullopt;
   if (name == "x-queue-type") {  // a missing one is classic
     const auto type_of = [](const field_value* v) {
-      return v == nullptr ? "classic" : as_string(*v).value_or("?");
+      return v == nullptr ? std::string{"classic"} : to_string(*v);
     };
     if (type_of(now) == type_of(asked)) return std::nullopt;
+    return "received " + quoted(type_of(asked)) + " but current is " + quoted(type_of(now));
   }
   const auto described = [](const field_value* v) {
     if (v == nullptr) return std::string{"none"};

@@ -1,11 +1,16 @@
 #include "mailbox/topology.hpp"
 
+#include "mailbox/balance.hpp"
+#include "mailbox/carbon_copies.hpp"
+#include "mailbox/erlang_term.hpp"
 #include "mailbox/properties.hpp"
 #include "mailbox/queue_arguments.hpp"
+#include "mailbox/recent_history.hpp"
 #include "mailbox/result.hpp"
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 namespace posthorn {
 
@@ -133,14 +138,6 @@ std::vector<binding_ptr> by_age(const binding_set& bindings) {
   return out;
 }
 
-std::optional<exchange_type> exchange_type_of(std::string_view name) noexcept {
-  for (const auto type :
-       {exchange_type::direct, exchange_type::fanout, exchange_type::topic, exchange_type::headers}) {
-    if (to_string(type) == name) return type;
-  }
-  return std::nullopt;
-}
-
 constexpr std::string_view default_exchange_text = "operation not permitted on the default exchange";
 
 }  // namespace
@@ -151,9 +148,88 @@ std::string_view to_string(exchange_type type) noexcept {
     case exchange_type::fanout: return "fanout";
     case exchange_type::topic: return "topic";
     case exchange_type::headers: return "headers";
+    case exchange_type::consistent_hash: return "x-consistent-hash";
+    case exchange_type::modulus_hash: return "x-modulus-hash";
+    case exchange_type::random: return "x-random";
+    case exchange_type::local_random: return "x-local-random";
+    case exchange_type::recent_history: return "x-recent-history";
   }
   return "unknown";
 }
+
+std::optional<exchange_type> exchange_type_of(std::string_view name) noexcept {
+  for (const auto type : exchange_types) {
+    if (to_string(type) == name) return type;
+  }
+  return std::nullopt;
+}
+
+bool exchange_state::key_decides() const noexcept {
+  switch (definition.type) {
+    case exchange_type::direct:
+    case exchange_type::fanout:
+    case exchange_type::topic:
+    case exchange_type::modulus_hash: return true;
+    case exchange_type::consistent_hash: return hashed.of == hash_source::part::routing_key;
+    case exchange_type::headers:
+    case exchange_type::random:
+    case exchange_type::local_random:
+    case exchange_type::recent_history: return false;
+  }
+  return false;
+}
+
+namespace {
+
+struct hashed_property {
+  std::string_view name;
+  hash_source::part part;
+};
+constexpr std::array<hashed_property, 3> hashed_properties = {{
+    {"correlation_id", hash_source::part::correlation_id},
+    {"message_id", hash_source::part::message_id},
+    {"timestamp", hash_source::part::timestamp},
+}};
+
+const hashed_property* hashed_property_of(const field_table& arguments) noexcept {
+  const auto* value = arguments.find("hash-property");
+  const auto name = value == nullptr ? std::nullopt : as_string(*value);
+  const auto found = std::find_if(hashed_properties.begin(), hashed_properties.end(),
+                                  [&](const hashed_property& p) { return p.name == name; });
+  return found == hashed_properties.end() ? nullptr : &*found;
+}
+
+// From arguments that were checked; what is not valid counts as not there.
+hash_source hash_source_of(const field_table& arguments) {
+  if (const auto* header = arguments.find("hash-header"); header != nullptr && header->type == 'S') {
+    return {hash_source::part::header, std::string{*as_string(*header)}};
+  }
+  if (const auto* property = hashed_property_of(arguments)) return {property->part, {}};
+  return {};
+}
+
+// What a new exchange of this type may not have, in RabbitMQ's words; except for a header or property that is not a
+// string: there, RabbitMQ fails (541).
+std::optional<std::string> invalid_exchange_arguments(exchange_type type, const field_table& arguments,
+                                                      const std::string& described) {
+  if (type == exchange_type::recent_history) return recent_history::invalid(arguments);
+  if (type != exchange_type::consistent_hash) return std::nullopt;
+  for (const std::string_view name : {"hash-header", "hash-property"}) {
+    if (const auto* value = arguments.find(name); value != nullptr && value->type != 'S') {
+      return "invalid type " + quoted(type_name(value->type)) + " for arg " + quoted(name) + " in " +
+             described;
+    }
+  }
+  const auto* property = arguments.find("hash-property");
+  if (property == nullptr) return std::nullopt;
+  if (arguments.contains("hash-header")) return "hash-header and hash-property are mutually exclusive";
+  if (hashed_property_of(arguments) == nullptr) {
+    return "Unsupported property: " + std::string{*as_string(*property)};
+  }
+  return std::nullopt;
+}
+
+}  // namespace
 
 topology::topology(std::string vhost) : vhost_{std::move(vhost)} {
   add_exchange({"", exchange_type::direct, true, false, false, {}});
@@ -174,6 +250,7 @@ void topology::add_exchange(exchange_definition definition) {
     if (const auto* alternate = arguments->find("alternate-exchange")) {
       state.alternate = as_string(*alternate).value_or("");
     }
+    if (definition.type == exchange_type::consistent_hash) state.hashed = hash_source_of(*arguments);
   }
   state.definition = std::move(definition);
   const auto name = state.definition.name;
@@ -185,25 +262,31 @@ void topology::add_exchange(exchange_definition definition) {
 std::optional<refusal> topology::on(const declare_exchange& c, changes& out) {
   const auto here = " in vhost " + quoted(vhost_);
   const auto* found = find_exchange(c.name);
+  // A passive declaration only asks for the name. Otherwise an unknown type comes before everything else.
+  const auto type = c.passive ? std::nullopt : exchange_type_of(c.type);
+  if (!c.passive && !type) {  // [12]
+    return refusal{kind::precondition_failed, "invalid exchange type " + quoted(c.type)};
+  }
   if (c.name.empty()) return refusal{kind::access_refused, std::string{default_exchange_text}};
   if (c.passive) {
     if (found != nullptr) return std::nullopt;
     return refusal{kind::not_found, "no exchange " + quoted(c.name) + here};
   }
-  const auto type = exchange_type_of(c.type);
-  if (!type) return refusal{kind::precondition_failed, "unknown exchange type " + quoted(c.type)};
   const auto arguments = decode_table(as_bytes(c.arguments));
   if (!arguments) return refusal{kind::precondition_failed, arguments.error().text};
-  if (const auto* alternate = arguments->find("alternate-exchange");
-      alternate != nullptr && alternate->type != 'S') {
-    return refusal{kind::precondition_failed, "invalid type " + quoted(type_name(alternate->type)) +
-                                                  " for arg 'alternate-exchange' in exchange " +
-                                                  quoted(c.name) + here};
-  }
   if (found == nullptr) {
     if (c.name.starts_with("amq.")) {
       return refusal{kind::access_refused,
                      "exchange name " + quoted(c.name) + " contains reserved prefix 'amq.*'"};
+    }
+    const auto described = "exchange " + quoted(c.name) + here;
+    if (const auto* alternate = arguments->find("alternate-exchange");
+        alternate != nullptr && alternate->type != 'S') {
+      return refusal{kind::precondition_failed, "invalid type " + quoted(type_name(alternate->type)) +
+                                                    " for arg 'alternate-exchange' in " + described};
+    }
+    if (auto wrong = invalid_exchange_arguments(*type, *arguments, described)) {
+      return refusal{kind::precondition_failed, std::move(*wrong)};
     }
     exchange_definition made{c.name, *type, c.durable, c.auto_delete, c.internal, c.arguments};
     add_exchange(made);
@@ -309,6 +392,11 @@ std::optional<refusal> topology::check_equivalent(const queue_definition& presen
 
 std::optional<refusal> topology::on(const declare_queue& c, changes& out) {
   const auto described = "queue " + quoted(c.name) + " in vhost " + quoted(vhost_);
+  // Even if it is there: a name that the server has chosen is not declared again [9].
+  if (!c.server_named && c.name.starts_with("amq.")) {
+    return refusal{kind::access_refused,
+                   "queue name " + quoted(c.name) + " contains reserved prefix 'amq.*'"};
+  }
   const auto arguments = decode_table(as_bytes(c.arguments));
   if (!arguments) return refusal{kind::precondition_failed, arguments.error().text};
   if (queues_.find(c.name) != nullptr) {
@@ -320,10 +408,6 @@ std::optional<refusal> topology::on(const declare_queue& c, changes& out) {
     queue_definition actor;
     actor.durable = actor.of_actor = true;
     return check_equivalent(actor, c, *arguments);
-  }
-  if (!c.server_named && c.name.starts_with("amq.")) {
-    return refusal{kind::access_refused,
-                   "queue name " + quoted(c.name) + " contains reserved prefix 'amq.*'"};
   }
   if (auto refused = check_queue_arguments(c, *arguments, described)) return refused;
   queue_definition made;
@@ -359,18 +443,37 @@ void topology::attach(mailbox_id id, std::string_view name, std::shared_ptr<mail
 // --- bindings ---------------------------------------------------------------------------------------------------
 
 std::optional<refusal> topology::check_ends(destination_kind to, const std::string& source,
-                                            const std::string& destination, connection_id by) const {
-  if (to == destination_kind::queue) {
-    auto access = access_queue(destination, by);
-    if (auto* refused = std::get_if<refusal>(&access)) return std::move(*refused);
-  } else if (find_exchange(destination) == nullptr) {
-    return refusal{kind::not_found, "no exchange " + quoted(destination) + " in vhost " + quoted(vhost_)};
-  }
+                                            const std::string& destination) const {
+  const auto missing = [&](std::string_view what, const std::string& name) {
+    return refusal{kind::not_found,
+                   "no " + std::string{what} + " " + quoted(name) + " in vhost " + quoted(vhost_)};
+  };
   if (source.empty() || (to == destination_kind::exchange && destination.empty())) {
     return refusal{kind::access_refused, std::string{default_exchange_text}};  // [14]
   }
-  if (find_exchange(source) == nullptr) {
-    return refusal{kind::not_found, "no exchange " + quoted(source) + " in vhost " + quoted(vhost_)};
+  if (find_exchange(source) == nullptr) return missing("exchange", source);
+  if (to == destination_kind::queue) {
+    if (queues_.find(destination) == nullptr) return missing("queue", destination);
+  } else if (find_exchange(destination) == nullptr) {
+    return missing("exchange", destination);
+  }
+  return std::nullopt;
+}
+
+// Only classic queues without a key: anything else is RabbitMQ's to refuse, and so ours.
+std::optional<refusal> topology::check_local_random(const bind& c) const {
+  if (!c.routing_key.empty()) {
+    return refusal{kind::precondition_failed,
+                   "Non empty binding " + quoted(c.routing_key) + " key not permitted"};
+  }
+  if (c.kind == destination_kind::exchange)
+    return refusal{kind::precondition_failed, "Destination not found"};
+  const auto arguments = decode_table(as_bytes((*queues_.find(c.destination))->arguments));
+  const auto* type = arguments ? arguments->find("x-queue-type") : nullptr;
+  const auto name = type == nullptr ? std::nullopt : as_string(*type);
+  if (name && *name != "classic") {
+    return refusal{kind::precondition_failed,
+                   "Queue type rabbit_" + std::string{*name} + "_queue not valid for this exchange type"};
   }
   return std::nullopt;
 }
@@ -379,11 +482,15 @@ namespace {
 
 std::variant<header_match, refusal> header_match_of(const field_table& arguments) {
   header_match match;
-  if (const auto* mode = arguments.find("x-match")) {
-    const auto text = mode->type == 'S' ? as_string(*mode).value_or("") : std::string_view{"?"};
+  if (const auto* mode = arguments.find("x-match")) {  // [34]
+    if (mode->type != 'S') {
+      return refusal{kind::precondition_failed, "Invalid x-match field type " +
+                                                    std::string{type_name(mode->type)} + " (value " +
+                                                    erlang_term(*mode) + "); expected longstr"};
+    }
+    const auto text = *as_string(*mode);
     if (text != "all" && text != "any" && text != "all-with-x" && text != "any-with-x") {
-      return refusal{kind::precondition_failed, "Invalid x-match field value " +
-                                                    (mode->type == 'S' ? quoted(text) : to_string(*mode)) +
+      return refusal{kind::precondition_failed, "Invalid x-match field value " + erlang_binary(text) +
                                                     "; expected all, any, all-with-x, or any-with-x"};
     }
     match.any = text.starts_with("any");
@@ -391,6 +498,28 @@ std::variant<header_match, refusal> header_match_of(const field_table& arguments
   }
   match.wanted = arguments;
   return match;
+}
+
+constexpr std::int64_t weight_max = 10'000;
+
+// The weight that a binding's key says.
+std::variant<std::uint32_t, refusal> weight_of(std::string_view key) {
+  const auto invalid = [](std::string text) {
+    return refusal{kind::precondition_failed, "The binding key must " + std::move(text)};
+  };
+  auto digits = key;
+  if (digits.starts_with('+')) {
+    digits.remove_prefix(1);
+    if (digits.starts_with('-')) digits = {};
+  }
+  std::int64_t weight = 0;
+  const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), weight);
+  const bool whole = !digits.empty() && end == digits.data() + digits.size();
+  if (!whole || failed == std::errc::invalid_argument) return invalid("be an integer: " + erlang_binary(key));
+  if (failed == std::errc::result_out_of_range) weight = digits.starts_with('-') ? -1 : weight_max + 1;
+  if (weight < 1) return invalid("be greater than 0");
+  if (weight > weight_max) return invalid("not exceed " + std::to_string(weight_max));
+  return static_cast<std::uint32_t>(weight);
 }
 
 }  // namespace
@@ -405,10 +534,8 @@ std::optional<refusal> topology::on(const bind& c, changes& out) {
 }
 
 std::optional<refusal> topology::add_binding(const bind& c, changes& out) {
-  if (auto refused = check_ends(c.kind, c.source, c.destination, c.by)) return refused;
+  if (auto refused = check_ends(c.kind, c.source, c.destination)) return refused;
   const auto* source = find_exchange(c.source);
-  const auto key = key_of(c.kind, c.destination, c.routing_key, c.arguments);
-  if (source->bindings.find(key) != nullptr) return std::nullopt;  // [15]
   const auto arguments = decode_table(as_bytes(c.arguments));
   if (!arguments) return refusal{kind::precondition_failed, arguments.error().text};
   binding_definition made;
@@ -416,7 +543,18 @@ std::optional<refusal> topology::add_binding(const bind& c, changes& out) {
     auto match = header_match_of(*arguments);
     if (auto* refused = std::get_if<refusal>(&match)) return std::move(*refused);
     made.headers = std::move(std::get<header_match>(match));
+  } else if (source->definition.type == exchange_type::consistent_hash) {
+    auto weight = weight_of(c.routing_key);
+    if (auto* refused = std::get_if<refusal>(&weight)) return std::move(*refused);
+  } else if (source->definition.type == exchange_type::local_random) {
+    if (auto refused = check_local_random(c)) return refused;
   }
+  if (c.kind == destination_kind::queue) {  // only now, as RabbitMQ does, but also if the binding is there
+    auto access = access_queue(c.destination, c.by);
+    if (auto* refused = std::get_if<refusal>(&access)) return std::move(*refused);
+  }
+  const auto key = key_of(c.kind, c.destination, c.routing_key, c.arguments);
+  if (source->bindings.find(key) != nullptr) return std::nullopt;  // [15]
   made.id = c.id;
   made.source = c.source;
   made.kind = c.kind;
@@ -434,14 +572,17 @@ std::optional<refusal> topology::add_binding(const bind& c, changes& out) {
 }
 
 std::optional<refusal> topology::on(const unbind& c, changes& out) {
-  if (auto refused = check_ends(c.kind, c.source, c.destination, c.by)) {
-    // Unbinding what is not there is a success: [13]. What may not be touched stays refused.
-    if (refused->why == kind::not_found) return std::nullopt;
+  if (auto refused = check_ends(c.kind, c.source, c.destination)) {
+    if (refused->why == kind::not_found) return std::nullopt;  // [13]
     return refused;
   }
   const auto key = key_of(c.kind, c.destination, c.routing_key, c.arguments);
   const auto* found = find_exchange(c.source)->bindings.find(key);
   if (found == nullptr) return std::nullopt;
+  if (c.kind == destination_kind::queue) {  // [5], but only if there is something to take away
+    auto access = access_queue(c.destination, c.by);
+    if (auto* refused = std::get_if<refusal>(&access)) return std::move(*refused);
+  }
   const binding_ptr binding = *found;
   if (remove_binding(binding, key, out)) remove_exchanges({binding->source}, out);
   return std::nullopt;
@@ -459,6 +600,16 @@ void topology::add_binding(const binding_ptr& binding, const std::string& key) {
       add_pattern(source.patterns, words_of(binding->routing_key), key, binding);
       break;
     case exchange_type::headers: source.headers.add(binding->headers, key, binding); break;
+    case exchange_type::consistent_hash: {
+      const auto weight = weight_of(binding->routing_key);
+      const auto* valid = std::get_if<std::uint32_t>(&weight);  // it is, unless the store says otherwise
+      source.choice.add(binding, valid != nullptr ? *valid : 1);
+      break;
+    }
+    case exchange_type::modulus_hash:
+    case exchange_type::random:
+    case exchange_type::local_random: source.choice.add(binding); break;
+    case exchange_type::recent_history: break;
   }
   by_destination_.edit(destination_key(binding->kind, binding->destination))
       .edit(binding->source)
@@ -514,6 +665,11 @@ bool topology::remove_binding(const binding_ptr& binding, const std::string& key
       if (remove_pattern(source.patterns.edit(), words_of(binding->routing_key), key)) source.patterns = {};
       break;
     case exchange_type::headers: source.headers.remove(binding->headers, key); break;
+    case exchange_type::consistent_hash:
+    case exchange_type::modulus_hash:
+    case exchange_type::random:
+    case exchange_type::local_random: source.choice.remove(*binding); break;
+    case exchange_type::recent_history: break;
   }
   return source.bindings.empty() && source.definition.auto_delete;
 }
@@ -557,22 +713,66 @@ void topology::restore(binding_definition binding) {
 
 // --- routing ------------------------------------------------------------------------------------------------------
 
-void topology::route(const exchange_state& start, std::string_view routing_key,
-                     std::span<const std::byte> properties, std::vector<queue_ptr>& out) const {
-  if (start.definition.name.empty()) {
-    // Every queue is bound to the default exchange by its name: [14].
-    if (const auto* queue = queues_.find(routing_key)) out.push_back(*queue);
-    return;
+namespace {
+
+// Of several texts one after the other, and of nothing that they could be put together to.
+std::uint64_t hash_of(std::string_view text, std::uint64_t before) {
+  std::string octets;
+  octets.reserve(text.size() + 8);
+  big_endian::append(octets, before);
+  octets += text;
+  return stable_hash(octets);
+}
+
+// What a consistent hash sees of a message, as text: a header that is a number counts the same whatever its width.
+std::string hashed_part(const hash_source& source, std::string_view routing_key,
+                        std::span<const std::byte> properties) {
+  const auto text = [](std::optional<std::string_view> found) { return std::string{found.value_or("")}; };
+  switch (source.of) {
+    case hash_source::part::routing_key: return std::string{routing_key};
+    case hash_source::part::message_id: return text(message_id_of(properties));
+    case hash_source::part::correlation_id: return text(correlation_id_of(properties));
+    case hash_source::part::timestamp: {
+      const auto found = property_offsets::scan(properties);
+      if (!found || !found->has(property::timestamp)) return {};
+      return std::to_string(
+          big_endian::load<std::uint64_t>(found->value(properties, property::timestamp).data()));
+    }
+    case hash_source::part::header: {
+      const auto headers = decode_table(headers_of(properties));
+      const auto* value = headers ? headers->find(source.header) : nullptr;
+      return value != nullptr ? to_string(*value) : std::string{};
+    }
   }
+  return {};
+}
+
+}  // namespace
+
+void topology::route(const exchange_state& start, std::string_view routing_key,
+                     std::span<const std::byte> properties, std::vector<queue_ptr>& out,
+                     const passage& with) const {
+  const auto copies = copy_keys(properties);
+  const auto for_each_key = [&](const auto& visit) {
+    visit(routing_key);
+    for (const auto& key : copies) visit(std::string_view{key});
+  };
   const std::size_t begin = out.size();
   std::optional<field_table> headers;
-  std::vector<const exchange_state*> to_visit{&start}, visited;
+  std::vector<const exchange_state*> to_visit, visited;
+  if (start.definition.name.empty()) {
+    // Every queue is bound to the default exchange by its name: [14].
+    for_each_key([&](std::string_view key) {
+      if (const auto* queue = queues_.find(key)) out.push_back(*queue);
+    });
+  } else {
+    to_visit.push_back(&start);
+  }
   while (!to_visit.empty()) {
     const auto* exchange = to_visit.back();
     to_visit.pop_back();
     if (std::find(visited.begin(), visited.end(), exchange) != visited.end()) continue;
     visited.push_back(exchange);
-    const std::size_t before = out.size();
     bool routed = false;
     const auto follow = [&](const binding_ptr& b) {
       routed = true;
@@ -583,12 +783,17 @@ void topology::route(const exchange_state& start, std::string_view routing_key,
       }
     };
     const auto follow_each = [&](const std::string&, const binding_ptr& b) { follow(b); };
+    const auto& choice = exchange->choice;
     switch (exchange->definition.type) {
       case exchange_type::direct:
-        if (const auto* set = exchange->by_key.find(routing_key)) set->for_each(follow_each);
+        for_each_key([&](std::string_view key) {
+          if (const auto* set = exchange->by_key.find(key)) set->for_each(follow_each);
+        });
         break;
       case exchange_type::fanout: exchange->bindings.for_each(follow_each); break;
-      case exchange_type::topic: match_topic(exchange->patterns, routing_key, follow); break;
+      case exchange_type::topic:
+        for_each_key([&](std::string_view key) { match_topic(exchange->patterns, key, follow); });
+        break;
       case exchange_type::headers:
         if (!headers) {
           auto decoded = decode_table(headers_of(properties));
@@ -598,8 +803,30 @@ void topology::route(const exchange_state& start, std::string_view routing_key,
           if (headers_match(b->headers, *headers)) follow(b);
         });
         break;
+      case exchange_type::consistent_hash:
+        // By one key only, the first: two could not both have the one place.
+        if (!choice.empty()) {
+          follow(choice.by_weight(stable_hash(hashed_part(exchange->hashed, routing_key, properties))));
+        }
+        break;
+      case exchange_type::modulus_hash:
+        if (!choice.empty()) {
+          std::uint64_t hash = 0;
+          for_each_key([&](std::string_view key) { hash = hash_of(key, hash); });
+          follow(choice.at(hash));
+        }
+        break;
+      case exchange_type::random:
+      case exchange_type::local_random:
+        // Two of them on the way of one message draw for themselves.
+        if (!choice.empty()) follow(choice.at(hash_of(exchange->definition.name, with.chance)));
+        break;
+      case exchange_type::recent_history:
+        exchange->bindings.for_each(follow_each);
+        if (with.histories != nullptr) with.histories->push_back(exchange->definition.name);
+        break;
     }
-    if (!routed && out.size() == before && !exchange->alternate.empty()) {
+    if (!routed && !exchange->alternate.empty()) {
       if (const auto* alternate = find_exchange(exchange->alternate)) to_visit.push_back(alternate);
     }
   }

@@ -9,6 +9,7 @@
 // Threads   a copy may be read by any number of threads.
 #pragma once
 
+#include "mailbox/binding_choice.hpp"
 #include "mailbox/field_table.hpp"
 #include "mailbox/headers_index.hpp"
 #include "mailbox/ids.hpp"
@@ -51,8 +52,27 @@ struct mailbox_port {
   virtual ~mailbox_port() = default;
 };
 
-enum class exchange_type : std::uint8_t { direct, fanout, topic, headers };
+enum class exchange_type : std::uint8_t {
+  direct,
+  fanout,
+  topic,
+  headers,
+  // Each message to one binding: by a hash of the key, a header or a property, as often as the weight says that is the
+  // binding's key;
+  consistent_hash,
+  modulus_hash,  // by a hash of the keys, modulo the number of bindings;
+  random,        // by chance;
+  local_random,  // the same among queues of this node. All are of this node.
+  // A fanout exchange whose last messages also go to whatever is bound later: mailbox/recent_history.hpp.
+  recent_history,
+};
+inline constexpr exchange_type exchange_types[] = {
+    exchange_type::direct,  exchange_type::fanout,          exchange_type::topic,
+    exchange_type::headers, exchange_type::consistent_hash, exchange_type::modulus_hash,
+    exchange_type::random,  exchange_type::local_random,    exchange_type::recent_history};
+// As clients declare it: "direct", "x-consistent-hash", …
 [[nodiscard]] std::string_view to_string(exchange_type type) noexcept;
+[[nodiscard]] std::optional<exchange_type> exchange_type_of(std::string_view name) noexcept;
 
 struct exchange_definition {
   std::string name;
@@ -97,14 +117,37 @@ struct topic_node {
   [[nodiscard]] bool empty() const noexcept { return words.empty() && !star && !hash && here.empty(); }
 };
 
+// What a consistent hash looks at. A message that does not have it counts as if it were empty.
+struct hash_source {
+  enum class part : std::uint8_t { routing_key, header, message_id, correlation_id, timestamp };
+  part of = part::routing_key;
+  std::string header;  // its name
+};
+
 struct exchange_state {
   exchange_definition definition;
   std::string alternate;               // where unroutable messages go; empty: nowhere
+  hash_source hashed;                  // consistent hash
   binding_set bindings;                // all of which it is the source
   bool leads_to_exchanges = false;     // some binding does, or did
   persistent_map<binding_set> by_key;  // direct
   shared_value<topic_node> patterns;   // topic
   headers_index headers;               // headers
+  binding_choice choice;               // consistent hash, modulus hash, random, local random
+
+  // Whether messages with the same routing keys go the same way from here, and leave no trace: as long as nothing is
+  // bound or unbound, and no other exchange stands behind it, a caller may route one of them and send others after it.
+  [[nodiscard]] bool key_decides() const noexcept;
+};
+
+// What goes with a message through the exchanges, beyond itself.
+struct passage {
+  // What decides where an exchange by chance leads: another number for each message. With the same number, the same
+  // message goes the same way. The numbers need not look random; to count is enough.
+  std::uint64_t chance = 0;
+  // If given, the names of the exchanges with a recent history that it passed are appended. They live as long as the
+  // exchanges.
+  std::vector<std::string_view>* histories = nullptr;
 };
 
 // --- commands ---------------------------------------------------------------------------------------------------
@@ -226,9 +269,12 @@ public:
   }
 
   // Appends every queue that a message published to `exchange` goes to, each once [15]. The exchange must exist.
-  // `properties` are the message's, as they came; only a headers exchange looks at them.
+  // `properties` are the message's, as they came: a message goes by its routing key and by all keys of its headers CC
+  // and BCC [31], through each exchange that looks at keys. Headers that are not valid name no keys: whoever takes a
+  // message from a client asks invalid_copies (mailbox/carbon_copies.hpp) first.
   void route(const exchange_state& exchange, std::string_view routing_key,
-             std::span<const std::byte> properties, std::vector<queue_ptr>& out) const;
+             std::span<const std::byte> properties, std::vector<queue_ptr>& out,
+             const passage& with = {}) const;
 
 private:
   void add_exchange(exchange_definition definition);
@@ -247,8 +293,10 @@ private:
   [[nodiscard]] std::optional<refusal> check_equivalent(const queue_definition& present,
                                                         const declare_queue& c,
                                                         const field_table& arguments) const;
-  std::optional<refusal> check_ends(destination_kind kind, const std::string& source,
-                                    const std::string& destination, connection_id by) const;
+  // Whether both ends of a binding are there, in RabbitMQ's order. Whether the queue may be touched is asked later.
+  [[nodiscard]] std::optional<refusal> check_ends(destination_kind kind, const std::string& source,
+                                                  const std::string& destination) const;
+  [[nodiscard]] std::optional<refusal> check_local_random(const bind& command) const;
 
   std::string vhost_;
   persistent_map<exchange_state> exchanges_;

@@ -2,10 +2,11 @@
 #include "gateway/amqp091/connection.hpp"
 
 #include "actors/actor_house.hpp"
+#include "mailbox/carbon_copies.hpp"
+#include "mailbox/expiration.hpp"
 #include "mailbox/properties.hpp"
 
 #include <algorithm>
-#include <charconv>
 
 namespace posthorn::amqp091 {
 
@@ -16,12 +17,6 @@ namespace {
 constexpr std::size_t in_flight_max = std::size_t{16} << 20;
 
 constexpr std::uint8_t persistent_mode = 2;
-
-bool is_milliseconds(std::string_view text) noexcept {
-  std::uint64_t value = 0;
-  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return failed == std::errc{} && end == text.data() + text.size();
-}
 
 }  // namespace
 
@@ -73,17 +68,16 @@ bool connection::on_content_header(channel& c, bytes payload) {
                               std::to_string(server_.settings.message_size_max),
                           about);
   }
-  if (const auto user = user_id_of(header.properties); user && !user->empty() && *user != user_) {  // [28]
+  if (const auto user = user_id_of(header.properties); user && *user != user_) {  // [28], an empty one, too
     return refuse_channel(
         c.number, reply_code::precondition_failed,
         "user_id property set to '" + std::string{*user} + "' but authenticated user was '" + user_ + "'",
         about);
   }
-  if (const auto expiration = expiration_of(header.properties);
-      expiration && !is_milliseconds(*expiration)) {  // [29]
-    return refuse_channel(
-        c.number, reply_code::precondition_failed,
-        "invalid expiration '" + std::string{*expiration} + "': not a number of milliseconds", about);
+  if (const auto expiration = expiration_of(header.properties)) {  // [29]
+    if (const auto wrong = invalid_expiration(*expiration)) {
+      return refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
+    }
   }
   content.builder =
       envelope_builder{content.exchange, content.routing_key, header.properties,
@@ -132,6 +126,10 @@ void connection::on_message(channel& c) {
           about);
       return;
     }
+    if (const auto wrong = invalid_copies(message->properties())) {  // [31]
+      refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
+      return;
+    }
     queues = &find_route(c, *exchange, *message);
   }
   if (!std::exchange(has_published_, true) && !blocked_reason_.empty()) {
@@ -157,7 +155,7 @@ void connection::on_message(channel& c) {
 const std::vector<queue_ptr>* connection::known_route(const channel& c, const envelope& message) const {
   const auto& known = c.route;
   const bool same = known.version == snapshot_->version() && known.routing_key == message.routing_key() &&
-                    known.exchange == message.exchange();
+                    known.exchange == message.exchange() && !may_name_copies(message.properties());
   return same ? &known.queues : nullptr;
 }
 
@@ -165,18 +163,22 @@ const std::vector<queue_ptr>& connection::find_route(channel& c, const exchange_
                                                      const envelope& message) {
   auto& found = c.route;
   found.queues.clear();
-  snapshot_->route(exchange, message.routing_key(), message.properties(), found.queues);
+  // Another one for each message, and other ones in other channels.
+  const auto chance = (((id_.value << 16) | c.incarnation) << 32) + c.published.last();
+  snapshot_->route(exchange, message.routing_key(), message.properties(), found.queues, {.chance = chance});
   std::erase_if(found.queues, [](const queue_ptr& queue) { return queue->port == nullptr; });
   if (found.queues.empty() && exchange.definition.name.empty()) {
     // The default exchange leads to durable actors, too.
     if (auto actor = actor_named(message.routing_key())) found.queues.push_back(std::move(actor));
   }
-  // It holds for the next message of these names, unless a headers exchange may stand on the way.
-  const bool names_decide = exchange.definition.type != exchange_type::headers &&
-                            !exchange.leads_to_exchanges && exchange.alternate.empty() &&
-                            !found.queues.empty();
+  // It holds for the next message of these names, unless something else may have decided on the way.
+  const bool names_decide = exchange.key_decides() && !exchange.leads_to_exchanges &&
+                            exchange.alternate.empty() && !found.queues.empty() &&
+                            !may_name_copies(message.properties());
   // A lookup takes about a microsecond; a comparison with each binding of a headers exchange may take any time.
-  const bool compares = exchange.definition.type == exchange_type::headers || exchange.leads_to_exchanges;
+  const bool compares = exchange.definition.type == exchange_type::headers ||
+                        exchange.definition.type == exchange_type::consistent_hash ||
+                        exchange.leads_to_exchanges || may_name_copies(message.properties());
   worker_.turn.spend(compares ? turn_budget::look_every : 16);
   found.version = names_decide ? snapshot_->version() : 0;
   found.exchange = message.exchange();
@@ -185,10 +187,12 @@ const std::vector<queue_ptr>& connection::find_route(channel& c, const exchange_
 }
 
 void connection::return_message(channel& c, const envelope& message) {
+  const auto visible = without_blind_copies(message.properties());  // [31]
+  const auto properties = visible ? std::as_bytes(std::span{*visible}) : message.properties();
   encode_with_content(
       c.number,
       method::basic_return{reply_code::no_route, "NO_ROUTE", message.exchange(), message.routing_key()},
-      message.properties(), message.body(), frame_max_, out_);
+      properties, message.body(), frame_max_, out_);
 }
 
 void connection::on_settled(const settled& message) {

@@ -42,6 +42,9 @@ struct settings {
   bool budget_changes = true;
   unsigned expiring_percent = 0;  // of the messages have an expiration of their own
   bool restarts = false;          // of the actor around the mailbox
+  unsigned priority_percent = 0;  // of the messages have a priority
+  bool consumer_priorities = false;
+  bool whose_turn = false;  // is checked: nothing expires, nothing is refused, and memory never ends
   mailbox_rules rules{};
 };
 
@@ -55,6 +58,7 @@ public:
     for (step_ = 0; step_ < steps; ++step_) {
       now_ += static_cast<std::int64_t>(below(8));
       random_command();
+      look_at_consumers();
       if (chance(80)) dispatch();
       check();
     }
@@ -66,6 +70,15 @@ public:
 private:
   enum class place { ready, held, gone };
   enum class kept { unsent, sent, stored };  // of a message that is persistent
+  // The first is delivered first.
+  struct ready_place {
+    int rank = 0;
+    bool fresh = true;
+    std::uint64_t order = 0;
+    sequence at{};
+
+    friend auto operator<=>(const ready_place&, const ready_place&) = default;
+  };
   struct message {
     std::uint64_t tag = 0;
     publisher_id from{};
@@ -78,7 +91,11 @@ private:
     bool in_store = false;  // it need not survive, and is in the store all the same
     std::int64_t expires_at = 0;
     std::uint32_t attempts = 0;
+    std::uint32_t returns = 0;
+    std::optional<std::uint8_t> priority{};
+    std::uint64_t key = 0;
     bool dead = false, copied = false;  // a dead letter, of which a copy is stored elsewhere
+    ready_place stands{};               // while it is ready
   };
   struct dying {
     sequence at{};
@@ -114,8 +131,7 @@ private:
   // --- commands ---
 
   void random_command() {
-    const auto ready = fresh_.size() + returned_.size();
-    const bool full = ready > 400;
+    const bool full = ready_.size() > 400;
     switch (below(20)) {
       case 0:
       case 1:
@@ -156,18 +172,22 @@ private:
       m.persistent = settings_.durable && asks;
       std::vector<std::byte> body(m.body_size);
       std::memcpy(body.data(), &m.tag, sizeof m.tag);
-      std::string properties;
+      basic_properties p;
+      if (below(100) < settings_.priority_percent)
+        p.priority = m.priority = static_cast<std::uint8_t>(below(40));
+      m.key = below(6);
       auto ttl = settings_.rules.message_ttl;
       if (settings_.expiring_percent != 0 && below(100) < settings_.expiring_percent) {
         const std::chrono::milliseconds own{below(300)};
-        basic_properties p;
         p.expiration = std::to_string(own.count());
-        encode_properties(p, properties);
         ttl = ttl ? std::min(*ttl, own) : own;
       }
       if (ttl) m.expires_at = now_ + ttl->count();
-      arrivals.push_back(
-          {make_envelope("x", "key", std::as_bytes(std::span{properties}), asks, body), from, m.number});
+      std::string properties;
+      encode_properties(p, properties);
+      arrivals.push_back({make_envelope("x", "key " + std::to_string(m.key),
+                                        std::as_bytes(std::span{properties}), asks, body),
+                          from, m.number});
       m.footprint = arrivals.back().message->footprint();
       made.push_back(m);
     }
@@ -175,7 +195,7 @@ private:
     std::vector<sequence> here;
     for (auto& m : made) {
       if (refusing() && too_many(1, m.body_size)) take_deliveries({next_});
-      if (refusing() && too_many(1, m.body_size)) {
+      if (refusing() && too_many(1, m.body_size) && !taken_at_once(m)) {
         must(refused_.insert({m.from, m.number}).second, "a publish is refused once");
         const bool dies = settings_.rules.on_overflow == mailbox_rules::overflow::reject_publish_dlx;
         if (dies && settings_.rules.dead_letter_exchange)
@@ -185,7 +205,7 @@ private:
       const sequence at{next_++};
       messages_[at] = m;
       by_number_[{from, m.number}] = at;
-      fresh_.insert(at);
+      stand(at, true);
       here.push_back(at);
     }
     take_effects();
@@ -198,15 +218,26 @@ private:
 
   void dispatch() {
     doing_ = "dispatch";
+    if (std::exchange(came_back_, false) && !settings_.rules.quorum) {
+      while (!refusing() && too_many(0, 0)) drop_front(death_reason::maxlen);
+    }
+    box_->observe(std::chrono::milliseconds{now_}, random_());
     box_->dispatch(fx_, now_);
     while (load()) box_->dispatch(fx_, now_);
     take_deliveries();
+    if (!ready_.empty()) (void)next_in_turn();
     apply_rules();
     take_effects();
-    if (fresh_.empty() && returned_.empty()) return;
+    if (ready_.empty()) return;
     std::size_t held_size = 0;
     for (const auto& [at, m] : messages_) held_size += m.where == place::held ? m.footprint : 0;
     if (held_size >= settings_.resident_max && box_->resident_size() >= settings_.resident_max) return;
+    if (settings_.rules.single_active) {
+      must(!active_ || gives_way_ || !able(consumers_.at(*active_)),
+           "a ready message waits although the active consumer can take it");
+      return;
+    }
+    if (hashes()) return;
     for (const auto& [id, c] : consumers_)
       must(!able(c), "a ready message waits although a consumer can take it");
   }
@@ -235,23 +266,19 @@ private:
   // With so much more than is ready now.
   [[nodiscard]] bool too_many(std::uint64_t more_count, std::uint64_t more_size) const {
     auto size = more_size;
-    for (const auto* part : {&fresh_, &returned_}) {
-      for (const auto at : *part) size += messages_.at(at).body_size;
-    }
-    const auto count = fresh_.size() + returned_.size() + more_count;
+    for (const auto& r : ready_) size += messages_.at(r.at).body_size;
+    const auto count = ready_.size() + more_count;
     const auto& rules = settings_.rules;
     return (rules.length_max && count > *rules.length_max) || (rules.size_max && size > *rules.size_max);
   }
 
   [[nodiscard]] const message* front() const {
-    const auto& ready = returned_.empty() ? fresh_ : returned_;
-    return ready.empty() ? nullptr : &messages_.at(*ready.begin());
+    return ready_.empty() ? nullptr : &messages_.at(ready_.begin()->at);
   }
 
   void drop_front(death_reason why) {
-    auto& ready = returned_.empty() ? fresh_ : returned_;
-    const auto at = *ready.begin();
-    ready.erase(ready.begin());
+    const auto at = ready_.begin()->at;
+    ready_.erase(ready_.begin());
     die(at, why);
   }
 
@@ -268,6 +295,103 @@ private:
       if (refusing() || front() == nullptr || !too_many(0, 0)) return;
       drop_front(death_reason::maxlen);
     }
+  }
+
+  [[nodiscard]] bool hashes() const {
+    return settings_.rules.dispatch == balance_algorithm::consistent_hash && !settings_.rules.single_active;
+  }
+
+  [[nodiscard]] int level_of(const message& m) const {
+    const auto& rules = settings_.rules;
+    if (rules.quorum) return std::min<int>(m.priority.value_or(4), 31);
+    return rules.priority_max ? std::min<int>(m.priority.value_or(0), *rules.priority_max) : 0;
+  }
+
+  void stand(sequence at, bool fresh) {
+    auto& m = messages_.at(at);
+    m.where = place::ready;
+    m.stands = {-level_of(m), fresh, at.value, at};
+    if (!fresh && settings_.rules.quorum) m.stands = {-1000, false, ++return_count_, at};
+    ready_.insert(m.stands);
+  }
+
+  // A queue that is full takes what does not have to wait, unless what is held fills the memory.
+  bool taken_at_once(const message& m) {
+    if (!ready_.empty()) return false;
+    const bool refused =
+        std::any_of(fx_.settlements.begin(), fx_.settlements.end(), [&](const settlement& s) {
+          return s.rejected && s.by == m.from && s.first <= m.number && m.number <= s.last;
+        });
+    bool somebody = false;
+    for (const auto& [id, c] : consumers_) {
+      if (settings_.rules.single_active && (active_ != id || gives_way_)) continue;
+      somebody = somebody || able(c);
+    }
+    must(refused || somebody, "only what somebody takes is taken by a full queue");
+    if (refused && somebody && !hashes()) {
+      must(held_size() + body_size_most * 8 >= settings_.resident_max,
+           "a full queue takes what somebody takes at once");
+    }
+    return !refused;
+  }
+
+  [[nodiscard]] std::size_t held_size() const {
+    std::size_t size = 0;
+    for (const auto& [at, m] : messages_) size += m.where == place::held ? m.footprint : 0;
+    return size;
+  }
+
+  // --- whose turn it is ---
+
+  // Nobody knows better than a list for each priority.
+  std::optional<consumer_id> next_in_turn() {
+    for (auto& [priority, row] : turns_) {
+      while (!row.empty()) {
+        if (able(consumers_.at(row.front()))) return row.front();
+        row.erase(row.begin());
+      }
+    }
+    return std::nullopt;
+  }
+
+  void leave_turns(consumer_id id) {
+    for (auto& [priority, row] : turns_) std::erase(row, id);
+  }
+
+  // After everything that changes what consumers can take, and who there is.
+  void look_at_consumers() {
+    for (auto& [priority, row] : turns_) {
+      std::erase_if(row, [&](consumer_id id) {
+        const auto found = consumers_.find(id);
+        if (found == consumers_.end() || !found->second.consuming) return true;
+        return settings_.rules.quorum && !able(found->second);
+      });
+    }
+    for (const auto& [id, c] : consumers_) {
+      auto& row = turns_[-c.spec.priority];
+      if (able(c) && std::find(row.begin(), row.end(), id) == row.end()) row.push_back(id);
+    }
+    if (!settings_.rules.single_active) return;
+    if (active_ && (!consumers_.contains(*active_) || !consumers_.at(*active_).consuming)) {
+      active_.reset();
+      gives_way_ = false;
+    }
+    // Ids grow in the order in which consumers come.
+    std::optional<consumer_id> best;
+    for (const auto id : joined_) {
+      const auto found = consumers_.find(id);
+      if (found == consumers_.end() || !found->second.consuming) continue;
+      if (!best || found->second.spec.priority > consumers_.at(*best).spec.priority) best = id;
+    }
+    if (!active_) {
+      active_ = best;
+    } else if (settings_.rules.quorum) {
+      const auto& now = consumers_.at(*active_);
+      const bool higher = consumers_.at(*best).spec.priority > now.spec.priority;
+      gives_way_ = higher && !now.held.empty();
+      if (higher && now.held.empty()) active_ = best;
+    }
+    must(box_->active_consumer() == active_, "the one that is active is the one that has to be");
   }
 
   void die(sequence at, death_reason why) {
@@ -308,11 +432,17 @@ private:
     bool got = box_->fetch(id, acknowledges, fx_, now_);
     while (!got && load()) got = box_->fetch(id, acknowledges, fx_, now_);
     drop_what_expired(now_);
-    must(got == !(fresh_.empty() && returned_.empty()), "a fetch finds a message when there is one");
+    must(got == !ready_.empty(), "a fetch finds a message when there is one");
     must(fx_.deliveries.size() == (got ? 1 : 0), "a fetch delivers one message");
     must(!got || fx_.deliveries.front().to == id, "a fetch delivers to who fetched");
-    take_effects();
+    take_deliveries();
     fetching_.reset();
+    if (got) {
+      box_->expire(now_, fx_);
+      while (load()) box_->expire(now_, fx_);
+      apply_rules();
+    }
+    take_effects();
     forget_if_idle(id);
   }
 
@@ -324,8 +454,18 @@ private:
     spec.prefetch = static_cast<std::uint32_t>(below(6));
     spec.acknowledges = chance(80);
     spec.credit = static_cast<std::int64_t>(below(3000));
+    if (settings_.consumer_priorities) spec.priority = static_cast<std::int64_t>(below(3)) - 1;
+    spec.weight = static_cast<std::uint32_t>(1 + below(4));
+    enter(spec);
+  }
+
+  void enter(const consumer_spec& spec) {
     box_->add_consumer(spec);
-    consumers_[spec.id] = {spec, true, {}};
+    auto& c = consumers_[spec.id];
+    c.spec = spec;
+    c.consuming = true;
+    turns_[-spec.priority].push_back(spec.id);
+    joined_.push_back(spec.id);
   }
 
   void grant() {
@@ -435,12 +575,9 @@ private:
 
   void purge() {
     doing_ = "purge";
-    const auto count = fresh_.size() + returned_.size();
-    for (const auto* part : {&fresh_, &returned_}) {
-      for (const auto at : *part) end(at);
-    }
-    fresh_.clear();
-    returned_.clear();
+    const auto count = ready_.size();
+    for (const auto& r : ready_) end(r.at);
+    ready_.clear();
     must(box_->purge(fx_) == count, "a purge says how many it forgot");
     take_effects();
   }
@@ -638,9 +775,12 @@ private:
   void recover(sequence used) {
     std::map<sequence, message> before;
     before.swap(messages_);
-    fresh_.clear();
-    returned_.clear();
+    ready_.clear();
     consumers_.clear();
+    turns_.clear();
+    joined_.clear();
+    active_.reset();
+    gives_way_ = came_back_ = false;
     by_number_.clear();
     numbers_.clear();
     due_.clear();
@@ -659,13 +799,10 @@ private:
       m.in_store = s.transient;
       m.settled = m.redelivered = true;
       m.returned = m.dead = m.copied = false;
-      m.attempts = 0;
-      recovered.expires = recovered.expires || m.expires_at != 0;
+      m.attempts = m.returns = 0;
       messages_[at] = m;
-      fresh_.insert(at);
-      if (recovered.count++ == 0) recovered.first = at;
-      recovered.last = at;
-      recovered.size += m.body_size;
+      stand(at, true);
+      recovered.count_message(at, *s.message, m.expires_at);
     }
     recovered.used = used;
     for (const auto& g : graves_) recovered.used = std::max(recovered.used, g.last);
@@ -683,8 +820,7 @@ private:
     const auto id = r.spec.id;
     if (std::exchange(r.consuming, false)) {
       if (chance(50)) r.spec.credit = 0;
-      box_->add_consumer(r.spec);
-      consumers_[id] = {r.spec, true, {}};
+      enter(r.spec);
       if (chance(50)) {
         const auto credit = static_cast<std::int64_t>(below(3000));
         box_->set_credit(id, credit);
@@ -703,8 +839,7 @@ private:
       claimed.push_back({at, envelope::read(s.message->bytes()).value(), s.expires_at});
       auto& m = messages_.at(at);
       if (m.where != place::ready) continue;
-      fresh_.erase(at);
-      returned_.erase(at);
+      ready_.erase(m.stands);
       m.where = place::held;
       consumers_[id].held.insert(at);
     }
@@ -746,9 +881,9 @@ private:
     consumer_spec all;
     all.id = {5'000'000};
     all.credit = std::int64_t{1} << 40;
-    consumers_[all.id] = {all, true, {}};
-    box_->add_consumer(all);
-    while (!fresh_.empty() || !returned_.empty()) {
+    enter(all);
+    look_at_consumers();
+    while (!ready_.empty()) {
       dispatch();
       auto& c = consumers_.at(all.id);
       if (c.held.empty() && front() == nullptr) break;
@@ -795,9 +930,10 @@ private:
       const auto limit = settings_.rules.delivery_limit;
       if (limit && m.attempts > *limit) return die(at, death_reason::delivery_limit);
     }
-    m.where = place::ready;
     m.returned = m.redelivered = true;
-    returned_.insert(at);
+    ++m.returns;
+    came_back_ = true;
+    stand(at, false);
   }
 
   void end(sequence at) {
@@ -837,6 +973,7 @@ private:
 
   void take_effects() {
     take_deliveries();
+    look_at_consumers();
     take_deaths();
     for (const auto& s : fx_.settlements) {
       must(s.first <= s.last, "a settlement names a range");
@@ -869,11 +1006,22 @@ private:
     drop_what_expired(now_);
     must(tag_of(*d.message) == m.tag && d.message->body().size() == m.body_size,
          "a delivery has the body that was published");
-    auto& ready = returned_.empty() ? fresh_ : returned_;
-    must(*ready.begin() == d.at, "I1: messages are delivered in order");
+    // What waits for a certain consumer may go, and then those behind it have their turn.
+    while (hashes() && front() != &m) {
+      if (front()->expires_at != 0 && front()->expires_at <= now_) {
+        drop_front(death_reason::expired);
+      } else if (!refusing() && too_many(0, 0)) {
+        drop_front(death_reason::maxlen);
+      } else {
+        break;
+      }
+    }
+    must(ready_.begin()->at == d.at, "I1: messages are delivered in order");
     must(d.redelivered == m.redelivered, "a delivery says whether it may have been delivered before");
     must(d.attempts == m.attempts, "a delivery says how many have failed");
-    ready.erase(ready.begin());
+    must(d.returns == m.returns, "a delivery says how often the message came back");
+    ready_.erase(ready_.begin());
+    if (!fetching_) check_choice(d, m);
     auto& c = consumers_.at(d.to);
     bool acknowledges = c.spec.acknowledges;
     if (fetching_) {
@@ -888,6 +1036,36 @@ private:
     } else {
       end(d.at);
     }
+  }
+
+  void check_choice(const delivery& d, const message& m) {
+    const auto& rules = settings_.rules;
+    look_at_consumers_before_delivery();
+    if (rules.single_active) {
+      must(active_ == d.to && !gives_way_, "only the active consumer gets messages");
+      return;
+    }
+    if (hashes()) {
+      for (const auto& [id, c] : consumers_) {
+        if (id == d.to || settings_.restarts || id.value >= 1000) continue;
+        for (const auto at : c.held)
+          must(messages_.at(at).key != m.key, "a key is with one consumer at a time");
+      }
+      return;
+    }
+    for (const auto& [id, c] : consumers_) {
+      must(!able(c) || c.spec.priority <= consumers_.at(d.to).spec.priority,
+           "who has a higher priority is served first");
+    }
+    if (!settings_.whose_turn) return;
+    must(next_in_turn() == d.to, "consumers are served in turn");
+    auto& row = turns_[-consumers_.at(d.to).spec.priority];
+    row.erase(row.begin());
+    row.push_back(d.to);
+  }
+
+  void look_at_consumers_before_delivery() {
+    if (!settings_.rules.single_active && settings_.rules.quorum) look_at_consumers();
   }
 
   static std::uint64_t tag_of(const envelope& e) {
@@ -956,7 +1134,14 @@ private:
   std::map<sequence, message> messages_;
   std::map<std::pair<publisher_id, std::uint64_t>, sequence> by_number_;
   std::map<publisher_id, std::uint64_t> numbers_;
-  std::set<sequence> fresh_, returned_, due_;
+  std::set<ready_place> ready_;
+  std::uint64_t return_count_ = 0;
+  bool came_back_ = false;
+  std::set<sequence> due_;
+  std::map<std::int64_t, std::vector<consumer_id>> turns_;  // by priority, the highest first
+  std::vector<consumer_id> joined_;                         // all that ever did, in order
+  std::optional<consumer_id> active_;
+  bool gives_way_ = false;
   std::map<consumer_id, consumer> consumers_;
   std::optional<bool> fetching_;
   std::vector<returning_holder> returning_;
@@ -993,6 +1178,24 @@ settings random_rules(std::uint64_t seed) {
   if (chance(40)) rules.length_max = random() % 60;
   if (chance(30)) rules.size_max = random() % 8000;
   if (chance(40)) rules.delivery_limit = static_cast<std::uint32_t>(random() % 4);
+  rules.quorum = chance(20);
+  if (!rules.quorum && chance(30)) rules.priority_max = static_cast<std::uint8_t>(random() % 256);
+  if (chance(50)) s.priority_percent = 1 + static_cast<unsigned>(random() % 100);
+  s.consumer_priorities = chance(40);
+  rules.single_active = chance(15);
+  if (chance(35)) {
+    constexpr balance_algorithm all[] = {balance_algorithm::random, balance_algorithm::weighted_round_robin,
+                                         balance_algorithm::least_response_time,
+                                         balance_algorithm::consistent_hash};
+    rules.dispatch = all[random() % 4];
+  }
+  if (rules.dispatch == balance_algorithm::round_robin && chance(50)) {
+    s.whose_turn = true;
+    s.resident_max = 10'000'000;
+    s.budget_changes = false;
+    s.large_bodies = false;
+    return s;
+  }
   const bool limited = rules.length_max || rules.size_max;
   if (limited && chance(50)) {
     // What a refusal depends on cannot be told from outside while messages expire.
@@ -1031,6 +1234,16 @@ TEST_CASE("I6: what the journal has stored takes no more memory than the budget 
   }
   CHECK(outcome_of(35, {.durable = false, .front_may_be_written = false, .budget_changes = false}, 20'000) ==
         "as the model");
+}
+
+TEST_CASE("I6: a backlog of many levels takes no more memory than the budget allows, either", "[mailbox]") {
+  for (std::uint64_t seed = 51; seed <= 58; ++seed) {
+    settings s{.durable = seed % 4 != 0, .front_may_be_written = false, .budget_changes = false};
+    s.priority_percent = 80;
+    s.rules.quorum = seed % 2 == 0;
+    if (!s.rules.quorum) s.rules.priority_max = 10;
+    CHECK(outcome_of(seed, s, 5'000) == "as the model");
+  }
 }
 
 TEST_CASE(

@@ -746,10 +746,11 @@ TEST_CASE("a message expires only at the head: one that lives longer hides those
   CHECK(d.at(50).expire().empty());
   CHECK(d.box.ready_count() == 4);
   CHECK(d.fetch(alice) == "1:1");
-  CHECK(d.box.next_expiry() == 1'000'010);
-  CHECK(d.fetch(alice) == "1:3");
   CHECK(d.deaths() == "2 expired");
-  CHECK(d.expire() == "4 expired");
+  CHECK(d.box.ready_count() == 2);
+  CHECK_FALSE(d.box.next_expiry());
+  CHECK(d.fetch(alice) == "1:3");
+  CHECK(d.deaths() == "4 expired");
 }
 
 TEST_CASE("an expired message is never delivered, and one that is held does not expire", "[mailbox]") {
@@ -1285,4 +1286,150 @@ TEST_CASE("a message that arrives in the middle of a backlog that is only in the
     d.acknowledge(alice, {{{1}, {100}}});
   }
   CHECK(got == all);
+}
+
+TEST_CASE("who can take no more keeps the place in the row until it is its turn", "[mailbox]") {
+  desk d;
+  d.consumer(alice, 1).publish(1);
+  CHECK(d.dispatch() == "1:1");
+  // Alice came first, and so she is the next, although she was full when Bob came.
+  d.consumer(bob);
+  d.fail(alice, {{{1}, {1}}}, blame::no);
+  CHECK(d.dispatch() == "1:1r");
+}
+
+TEST_CASE("a fetch does not count what has expired behind the message that it takes", "[mailbox]") {
+  desk d;
+  d.publish(1).publish(a_message_that_expires("0")).publish(a_message_that_expires("0"));
+  d.box.dispatch(d.fx, d.now);
+  CHECK(d.box.ready_count() == 3);
+  CHECK(d.fetch(alice) == "1:1");
+  CHECK(d.box.ready_count() == 0);
+}
+
+TEST_CASE("a full queue that refuses takes what a consumer takes at once [59]", "[mailbox]") {
+  using overflow = mailbox_rules::overflow;
+  desk d{mailbox_rules{.size_max = 5, .on_overflow = overflow::reject_publish}};
+  const auto refused = [&] {
+    d.publish(1);
+    bool any = false;
+    for (const auto& s : d.fx.settlements) any = any || s.rejected;
+    d.fx.settlements.clear();
+    return any;
+  };
+  CHECK(refused());
+  d.consumer(alice, 1);
+  CHECK_FALSE(refused());
+  CHECK(d.dispatch() == "1:1");
+  CHECK(refused());
+}
+
+TEST_CASE("what comes back to a full queue makes room before it goes out again", "[mailbox]") {
+  desk d{with_exchange({.length_max = 1})};
+  d.consumer(alice, 2).publish(2);
+  CHECK(d.dispatch() == "1:1 1:2");
+  d.fail(alice, {{{1}, {2}}}, blame::no);
+  CHECK(d.dispatch() == "1:2r");
+  CHECK(d.deaths() == "1 maxlen");
+}
+
+TEST_CASE("what comes back to a quorum queue goes next, in the order in which it came back [50]",
+          "[mailbox]") {
+  desk d{mailbox_rules{.quorum = true}};
+  d.publish(4);
+  for (int n = 0; n < 3; ++n) (void)d.fetch(alice);
+  d.fail(alice, {{{3}, {3}}}, blame::no);
+  d.fail(alice, {{{1}, {1}}}, blame::no);
+  d.consumer(bob);
+  CHECK(d.dispatch() == "2:3r 2:1r 2:4");
+}
+
+TEST_CASE("what was rejected elsewhere may have been seen before, and what expired there was not",
+          "[mailbox]") {
+  const auto dead = [](death_reason why) {
+    return make_dead_letter(*a_message(), {.queue = "q", .reason = why, .exchange = "", .routing_key = {}})
+        .value();
+  };
+  desk d;
+  d.publish(dead(death_reason::rejected)).publish(dead(death_reason::expired));
+  d.publish(dead(death_reason::delivery_limit)).publish(dead(death_reason::maxlen));
+  d.consumer(alice);
+  CHECK(d.dispatch() == "1:1r 1:2 1:3r 1:4");
+}
+
+namespace {
+envelope_ptr with_priority(int priority, std::size_t size = 10) {
+  basic_properties p;
+  if (priority >= 0) p.priority = static_cast<std::uint8_t>(priority);
+  std::string bytes;
+  encode_properties(p, bytes);
+  return make_envelope("x", "key", std::as_bytes(std::span{bytes}), true, std::vector<std::byte>(size));
+}
+}  // namespace
+
+TEST_CASE(
+    "the highest priority goes first, and none at all is 0 in a classic queue, 4 in a quorum queue [60]",
+    "[mailbox]") {
+  const auto order = [](mailbox_rules rules) {
+    desk d{std::move(rules)};
+    for (const int p : {0, 3, -1, 200, 5, 31}) d.publish(with_priority(p));
+    d.consumer(alice);
+    return d.dispatch();
+  };
+  CHECK(order({.priority_max = 10}) == "1:4 1:6 1:5 1:2 1:1 1:3");
+  CHECK(order({.quorum = true}) == "1:4 1:6 1:5 1:3 1:2 1:1");
+  CHECK(order({}) == "1:1 1:2 1:3 1:4 1:5 1:6");
+}
+
+TEST_CASE("of too many, the highest priority goes, as in RabbitMQ, for it stands at the head [60]",
+          "[mailbox]") {
+  desk d{with_exchange({.length_max = 2, .priority_max = 5})};
+  for (const int p : {1, 5, 3}) d.publish(with_priority(p));
+  CHECK(d.expire() == "2 maxlen");
+}
+
+TEST_CASE("a recovered mailbox finds its levels again, and what was read of others comes in its time",
+          "[mailbox]") {
+  recovered_mailbox r;
+  std::map<sequence, envelope_ptr> store;
+  for (std::uint64_t n = 1; n <= 40; ++n) {
+    store[{n}] = with_priority(static_cast<int>(n % 4) * 3 - 1);
+    r.count_message({n}, *store[{n}], 0);
+  }
+  CHECK(r.count == 40);
+  CHECK(r.priorities.size() == 3);
+  desk d{true, 1 << 20, r, {.priority_max = 5}};
+  d.store = store;
+  d.consumer(alice);
+  std::string out;
+  for (int round = 0; round < 5; ++round) {
+    out += d.dispatch() + " ";
+  }
+  // 8 and 5 are one level, and none is 0.
+  std::vector<std::uint64_t> expected;
+  for (const int level : {5, 2, 0}) {
+    for (std::uint64_t n = 1; n <= 40; ++n) {
+      const int p = static_cast<int>(n % 4) * 3 - 1;
+      if (std::min(std::max(p, 0), 5) == level) expected.push_back(n);
+    }
+  }
+  std::string in_order;
+  for (const auto n : expected) in_order += "1:" + std::to_string(n) + "r ";
+  while (!out.empty() && out.back() == ' ') out.pop_back();
+  in_order.pop_back();
+  CHECK(out == in_order);
+}
+
+TEST_CASE("only the active consumer gets messages, and the next one when it goes [52]", "[mailbox]") {
+  desk d{mailbox_rules{.single_active = true}};
+  d.consumer(alice, 2).consumer(bob).publish(3);
+  CHECK(d.dispatch() == "1:1 1:2");
+  CHECK(d.box.active_consumer() == alice);
+  CHECK(d.box.told_consumer_count() == 2);
+  d.box.cancel_consumer(alice);
+  CHECK(d.dispatch() == "2:3");
+  CHECK(d.box.active_consumer() == bob);
+  desk quorum{mailbox_rules{.quorum = true, .single_active = true}};
+  quorum.consumer(alice).consumer(bob);
+  CHECK(quorum.box.told_consumer_count() == 1);
 }

@@ -1,7 +1,7 @@
 // Numbers in brackets are those of docs/amqp.md.
 #include "mailbox/topology.hpp"
 
-#include "mailbox/properties.hpp"
+#include "tests/mailbox/virtual_host.hpp"
 
 #include <catch2/catch_test_macros.hpp>
 
@@ -15,121 +15,8 @@
 #include <vector>
 
 using namespace posthorn;
+using namespace posthorn::test_host;
 using kind = refusal::kind;
-using strings = std::vector<std::string>;
-
-namespace {
-
-constexpr connection_id me{1}, you{2};
-
-// A field table as it travels, without its length.
-std::string table(const field_table& t) {
-  std::string out;
-  encode_table(t, out);
-  return out.substr(4);
-}
-
-// A virtual host under test. Commands give the refusal's text, or nothing when they succeed.
-class host {
-public:
-  topology t{"/"};
-  topology::changes changes;
-  std::optional<kind> why;
-
-  template <class Command>
-  std::string tell(const Command& command) {
-    const auto before = changes.size();
-    const auto refused = t.on(command, changes);
-    why.reset();
-    if (!refused) return {};
-    CHECK(changes.size() == before);  // a refusal changes nothing
-    why = refused->why;
-    return refused->text;
-  }
-
-  declare_queue a_queue(std::string name, connection_id by = me) {
-    declare_queue c;
-    c.id = {++last_mailbox_};
-    c.name = std::move(name);
-    c.durable = true;
-    c.by = by;
-    return c;
-  }
-  static declare_exchange an_exchange(std::string name, std::string type) {
-    declare_exchange c;
-    c.name = std::move(name);
-    c.type = std::move(type);
-    c.durable = true;
-    return c;
-  }
-  bind a_binding(std::string source, std::string queue, std::string key = {}, std::string arguments = {}) {
-    return {{++last_binding_},
-            destination_kind::queue,
-            std::move(source),
-            std::move(queue),
-            std::move(key),
-            std::move(arguments),
-            me};
-  }
-  bind to_exchange(std::string source, std::string destination, std::string key = {}) {
-    return {{++last_binding_},
-            destination_kind::exchange,
-            std::move(source),
-            std::move(destination),
-            std::move(key),
-            {},
-            me};
-  }
-  static unbind the_reverse(const bind& b) {
-    return {b.kind, b.source, b.destination, b.routing_key, b.arguments, b.by};
-  }
-
-  host& queue(const std::string& name) {
-    REQUIRE(tell(a_queue(name)).empty());
-    return *this;
-  }
-  host& exchange(const std::string& name, const std::string& type, bool auto_delete = false) {
-    auto c = an_exchange(name, type);
-    c.auto_delete = auto_delete;
-    REQUIRE(tell(c).empty());
-    return *this;
-  }
-  host& bound(const bind& b) {
-    REQUIRE(tell(b).empty());
-    return *this;
-  }
-  void remove(const std::string& name) {
-    const auto* q = t.find_queue(name);
-    REQUIRE(q != nullptr);
-    t.on(remove_queue{(*q)->id, name}, changes);
-  }
-
-  // The names of the queues that a message goes to.
-  strings route(std::string_view exchange, std::string_view key, const field_table& headers = {}) const {
-    std::string properties;
-    basic_properties p;
-    p.headers = headers;
-    encode_properties(p, properties);
-    const auto* from = t.find_exchange(exchange);
-    REQUIRE(from != nullptr);
-    std::vector<queue_ptr> queues;
-    t.route(*from, key, std::as_bytes(std::span{properties}), queues);
-    strings out;
-    for (const auto& q : queues) out.push_back(q->name);
-    return out;
-  }
-
-  template <class Change>
-  [[nodiscard]] std::size_t count() const {
-    return static_cast<std::size_t>(std::count_if(
-        changes.begin(), changes.end(), [](const auto& c) { return std::holds_alternative<Change>(c); }));
-  }
-
-private:
-  std::uint64_t last_mailbox_ = 0, last_binding_ = 0;
-};
-
-}  // namespace
 
 // --- exchanges ----------------------------------------------------------------------------------------------------
 
@@ -176,8 +63,12 @@ TEST_CASE("an exchange that is declared again has to be the same [1] [12]", "[to
   CHECK(h.tell(other).empty());  // [2]
   other = c;
   other.type = "foo";
-  CHECK(h.tell(other) == "unknown exchange type 'foo'");
+  CHECK(h.tell(other) == "invalid exchange type 'foo'");
   CHECK(h.why == kind::precondition_failed);
+  other = c;
+  other.arguments = table({{"alternate-exchange", field_value::of_int(5)}});
+  CHECK(h.tell(other) ==
+        start + "'alternate-exchange'" + middle + "the value '5' of type 'signedint' but current is none");
 }
 
 TEST_CASE("a passive declaration of an exchange only asks whether it is there [7]", "[topology]") {
@@ -204,7 +95,32 @@ TEST_CASE("names that begin with amq. are reserved [9]", "[topology]") {
   auto generated = h.a_queue("amq.gen-1");
   generated.server_named = true;
   CHECK(h.tell(generated).empty());
-  CHECK(h.tell(h.a_queue("amq.gen-1")).empty());  // it is there
+  CHECK(h.tell(h.a_queue("amq.gen-1")) == "queue name 'amq.gen-1' contains reserved prefix 'amq.*'");
+  CHECK(h.why == kind::access_refused);  // although it is there
+  auto wrong = h.a_queue("amq.q");
+  wrong.arguments = table({{"x-expires", field_value::of_int(0)}});
+  CHECK(h.tell(wrong) == "queue name 'amq.q' contains reserved prefix 'amq.*'");
+}
+
+TEST_CASE("what is wrong with the declaration of an exchange is told in RabbitMQ's order [9] [12] [14]",
+          "[topology]") {
+  host h;
+  auto c = host::an_exchange("", "foo");
+  c.arguments = table({{"alternate-exchange", field_value::of_int(4)}});
+  CHECK(h.tell(c) == "invalid exchange type 'foo'");
+  c.type = "direct";
+  CHECK(h.tell(c) == "operation not permitted on the default exchange");
+  c.passive = true;
+  c.type = "foo";
+  CHECK(h.tell(c) == "operation not permitted on the default exchange");
+  c.passive = false;
+  c.type = "direct";
+  c.name = "amq.mine";
+  CHECK(h.tell(c) == "exchange name 'amq.mine' contains reserved prefix 'amq.*'");
+  c.name = "mine";
+  CHECK(h.tell(c) == "invalid type 'signedint' for arg 'alternate-exchange' in exchange 'mine' in vhost '/'");
+  c.type = "";
+  CHECK(h.tell(c) == "invalid exchange type ''");
 }
 
 TEST_CASE("nothing can be done with the default exchange but publishing to it [14]", "[topology]") {
@@ -312,7 +228,17 @@ TEST_CASE("an exclusive queue belongs to its connection, and is not durable [5] 
   auto b = h.a_binding("amq.direct", "q", "k");
   b.by = you;
   CHECK(h.tell(b) == text);
+  CHECK(h.why == kind::resource_locked);
+  CHECK(h.tell(host::the_reverse(b)).empty());  // there is nothing to be taken away [13]
+  auto mine = b;
+  mine.by = me;
+  CHECK(h.tell(mine).empty());
+  CHECK(h.tell(b) == text);  // although it is there
   CHECK(h.tell(host::the_reverse(b)) == text);
+  CHECK(h.why == kind::resource_locked);
+  CHECK(h.t.binding_count() == 1);
+  CHECK(h.tell(host::the_reverse(mine)).empty());
+  CHECK(h.t.binding_count() == 0);
   CHECK(std::get<refusal>(h.t.access_queue("q", you)) == refusal{kind::resource_locked, text});
   CHECK(std::get<queue_ptr>(h.t.access_queue("q", me))->name == "q");
   CHECK(std::get<refusal>(h.t.access_queue("r", me)) ==
@@ -358,6 +284,29 @@ TEST_CASE("both ends of a binding have to be there", "[topology]") {
        {h.a_binding("x", "nobody"), h.a_binding("nowhere", "q"), h.a_binding("x", "q", "never")}) {
     CHECK(h.tell(host::the_reverse(b)).empty());  // [13]
   }
+}
+
+TEST_CASE("what is wrong with a binding is told in RabbitMQ's order [5] [14] [34]", "[topology]") {
+  host h;
+  auto locked = h.a_queue("locked", you);
+  locked.exclusive = true;
+  CHECK(h.tell(locked).empty());
+  const std::string default_exchange = "operation not permitted on the default exchange";
+  const auto invalid = table({{"x-match", field_value::of_string("some")}});
+  for (const auto* queue : {"locked", "nobody"}) {
+    CHECK(h.tell(h.a_binding("", queue)) == default_exchange);
+    CHECK(h.tell(host::the_reverse(h.a_binding("", queue))) == default_exchange);
+    CHECK(h.tell(h.a_binding("nowhere", queue)) == "no exchange 'nowhere' in vhost '/'");
+    CHECK(h.tell(host::the_reverse(h.a_binding("nowhere", queue))).empty());
+  }
+  CHECK(h.tell(h.a_binding("amq.headers", "nobody", "", invalid)) == "no queue 'nobody' in vhost '/'");
+  CHECK(h.tell(h.a_binding("amq.headers", "locked", "", invalid)) ==
+        "Invalid x-match field value <<\"some\">>; expected all, any, all-with-x, or any-with-x");
+  CHECK(h.tell(h.a_binding("amq.headers", "locked")).find("cannot obtain exclusive access") == 0);
+  CHECK(h.tell(h.to_exchange("nowhere", "nobody")) == "no exchange 'nowhere' in vhost '/'");
+  CHECK(h.tell(h.to_exchange("amq.fanout", "nobody")) == "no exchange 'nobody' in vhost '/'");
+  CHECK(h.tell(h.to_exchange("nowhere", "")) == default_exchange);
+  CHECK(h.t.binding_count() == 0);
 }
 
 TEST_CASE("a binding is told apart by its ends, its key and its arguments [15]", "[topology]") {
@@ -633,8 +582,27 @@ TEST_CASE("a headers exchange matches all or any, with or without x- [34]", "[to
   SECTION("a value of nothing asks whether the header is there, and types have to be equal") {
     CHECK(matches({{"a", field_value::nothing()}}, {{"a", text("whatever")}}));
     CHECK_FALSE(matches({{"a", field_value::nothing()}}, {{"b", one}}));
-    CHECK_FALSE(matches({{"a", one}}, {{"a", field_value::of_long(1)}}));
     CHECK_FALSE(matches({{"a", one}}, {{"a", text("1")}}));
+    CHECK_FALSE(matches({{"a", one}}, {{"a", field_value::of_double(1)}}));
+    CHECK_FALSE(matches({{"a", one}}, {{"a", field_value::of_bool(true)}}));
+    CHECK_FALSE(matches({{"a", one}}, {{"a", field_value::nothing()}}));
+  }
+  SECTION("numbers are equal by value, and text by its octets, whatever the letter") {
+    for (const char wanted : {'b', 'B', 's', 'u', 'I', 'i', 'l', 'L', 'T'}) {
+      for (const char sent : {'b', 'B', 's', 'u', 'I', 'i', 'l', 'L', 'T'}) {
+        CHECK(matches({{"a", {wanted, std::int64_t{1}}}}, {{"a", {sent, std::int64_t{1}}}}));
+        CHECK_FALSE(matches({{"a", {wanted, std::int64_t{1}}}}, {{"a", {sent, std::int64_t{2}}}}));
+      }
+    }
+    CHECK(matches({{"a", {'f', 1.5F}}}, {{"a", field_value::of_double(1.5)}}));
+    CHECK(matches({{"a", field_value::of_double(1.5)}}, {{"a", {'f', 1.5F}}}));
+    CHECK_FALSE(matches({{"a", {'f', 0.1F}}}, {{"a", field_value::of_double(0.1)}}));
+    CHECK_FALSE(matches({{"a", field_value::of_double(0.0)}}, {{"a", field_value::of_double(-0.0)}}));
+    CHECK(matches({{"a", text("t")}}, {{"a", field_value::of_bytes("t")}}));
+    // Not what stands in an array.
+    CHECK(matches({{"a", field_value::of_array({one})}}, {{"a", field_value::of_array({one})}}));
+    CHECK_FALSE(matches({{"a", field_value::of_array({one})}},
+                        {{"a", field_value::of_array({field_value::of_long(1)})}}));
   }
 }
 
@@ -642,10 +610,12 @@ TEST_CASE("an x-match that is none of the four is refused [34]", "[topology]") {
   host h;
   h.queue("q");
   CHECK(h.tell(h.a_binding("amq.headers", "q", "", table({{"x-match", field_value::of_string("some")}}))) ==
-        "Invalid x-match field value 'some'; expected all, any, all-with-x, or any-with-x");
+        "Invalid x-match field value <<\"some\">>; expected all, any, all-with-x, or any-with-x");
   CHECK(h.why == kind::precondition_failed);
-  CHECK_FALSE(
-      h.tell(h.a_binding("amq.headers", "q", "", table({{"x-match", field_value::of_int(1)}}))).empty());
+  CHECK(h.tell(h.a_binding("amq.headers", "q", "", table({{"x-match", field_value::of_int(1)}}))) ==
+        "Invalid x-match field type signedint (value 1); expected longstr");
+  CHECK(h.tell(h.a_binding("amq.headers", "q", "", table({{"x-match", field_value::of_bytes("all")}}))) ==
+        "Invalid x-match field type binary (value <<\"all\">>); expected longstr");
   CHECK(h.tell(h.a_binding("amq.direct", "q", "", table({{"x-match", field_value::of_string("some")}})))
             .empty());
   CHECK(h.tell(h.a_binding("amq.direct", "q", "", "broken")) != "");
@@ -835,7 +805,9 @@ TEST_CASE("whatever is bound, unbound and removed, what is left is what a list o
           "[topology]") {
   std::mt19937 random{11};
   const auto below = [&](unsigned n) { return static_cast<unsigned>(random() % n); };
-  const char* types[] = {"direct", "fanout", "topic", "headers"};
+  const char* types[] = {"direct",           "fanout",           "topic",
+                         "headers",          "x-modulus-hash",   "x-random",
+                         "x-recent-history", "x-consistent-hash"};
   for (int round = 0; round < 30; ++round) {
     host h;
     std::vector<posthorn::bind> bound;
@@ -845,12 +817,12 @@ TEST_CASE("whatever is bound, unbound and removed, what is left is what a list o
     for (int step = 0; step < 400; ++step) {
       const auto n = below(8);
       for (unsigned i = 0; i < 8; ++i) {
-        if (h.t.find_exchange(with("x", i)) == nullptr) h.exchange(with("x", i), types[i % 4]);
+        if (h.t.find_exchange(with("x", i)) == nullptr) h.exchange(with("x", i), types[i]);
         if (h.t.find_queue(with("q", i)) == nullptr) h.queue(with("q", i));
       }
       if (n < 5) {
-        auto b = below(4) == 0 ? h.to_exchange(exchange(), exchange(), with("k", below(3)))
-                               : h.a_binding(exchange(), with("q", below(8)), with("k", below(3)),
+        auto b = below(4) == 0 ? h.to_exchange(exchange(), exchange(), std::to_string(1 + below(3)))
+                               : h.a_binding(exchange(), with("q", below(8)), std::to_string(1 + below(3)),
                                              table({{"n", field_value::of_int(static_cast<int>(below(3)))}}));
         h.bound(b);
         const auto same = [&](const posthorn::bind& other) {
@@ -894,6 +866,7 @@ TEST_CASE("whatever is bound, unbound and removed, what is left is what a list o
       CHECK(x->bindings.empty());
       CHECK(x->by_key.empty());
       CHECK(x->headers.empty());
+      CHECK(x->choice.empty());
       CHECK(x->patterns.get() == nullptr);
     }
   }

@@ -1,0 +1,33 @@
+// Numbers in brackets are those of docs/amqp.md.
+#include "mailbox/consumer_arguments.hpp"
+
+#include <catch2/catch_test_macros.hpp>
+
+#include <string>
+
+using namespace posthorn;
+
+TEST_CASE("a consumer's priority is an integer of any width [53]", "[mailbox]") {
+  const std::string described = "queue 'q' in vhost '/'";
+  const auto checked = [&](const char* name, const field_value& value) {
+    return check_consumer_arguments({{name, value}}, described).value_or("accepted");
+  };
+  CHECK(checked("x-priority", field_value::of_int(-5)) == "accepted");
+  CHECK(checked("x-priority", {'b', std::int64_t{5}}) == "accepted");
+  CHECK(checked("x-priority", field_value::of_string("high")) ==
+        "invalid arg 'x-priority' for queue 'q' in vhost '/': \"expected integer, got longstr\"");
+  CHECK(checked("x-weight", field_value::of_int(3)) == "accepted");
+  CHECK(checked("x-weight", field_value::of_int(0)) ==
+        "invalid arg 'x-weight' for " + described + ": {value_zero,0}");
+  CHECK(checked("x-weight", field_value::of_int(-1)) ==
+        "invalid arg 'x-weight' for " + described + ": {value_negative,-1}");
+  CHECK(checked("x-other", field_value::of_string("?")) == "accepted");
+}
+
+TEST_CASE("what a consumer wishes is read from its arguments", "[mailbox]") {
+  CHECK(wishes_of({}) == consumer_wishes{});
+  CHECK(wishes_of({{"x-priority", field_value::of_int(-7)}, {"x-weight", field_value::of_int(3)}}) ==
+        consumer_wishes{-7, 3});
+  CHECK(wishes_of({{"x-weight", field_value::of_long(1'000'000)}}).weight == 65'535);
+  CHECK(wishes_of({{"x-priority", field_value::of_string("high")}}) == consumer_wishes{});
+}
