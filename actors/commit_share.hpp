@@ -22,7 +22,7 @@ namespace posthorn {
 class commit_share {
 public:
   // What a commit has to do, in octets to be written: about 2.5 ns each, the sync included.
-  static constexpr std::size_t work_max = std::size_t{1} << 20;
+  static constexpr std::size_t work_max = std::size_t{2} << 20;
   static constexpr std::size_t small_max = work_max / 32;
   // Beside the bytes themselves: a batch touches pages of its own, and a record takes its place in the tree.
   static constexpr std::size_t batch_work = 4096, record_work = 256, erasure_work = 128;

@@ -20,6 +20,8 @@ constexpr std::chrono::seconds watch_interval_simulated{60};  // a test may let 
 constexpr std::uint64_t watch_tick = 1, bury_tick = 2, record_tick = 3, commit_tick = 4;
 // An event of the tree waits so long for a commit that has something else to write.
 constexpr auto record_delay = std::chrono::milliseconds{200};
+// The store counts as shared until nobody but one mailbox wrote for so long.
+constexpr auto sharing_is_over = std::chrono::milliseconds{100};
 
 // See commit_share.
 std::size_t work_of(const write_batch& b) {
@@ -222,6 +224,7 @@ private:
     for (const auto& t : topologies_) topologies.push_back({t.from->name(), t.changes});
 
     const auto begin = std::chrono::steady_clock::now();
+    note_sharing(begin);
     node_.reached("commit.begun");
     const auto written = write(writes, topologies);
     const auto seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -252,6 +255,13 @@ private:
     if (!batches_.empty() && !no_room_ && !std::exchange(deferred_, true)) {
       self_->send(self_, tick{commit_tick});
     }
+  }
+
+  // A mailbox has one batch under way at a time.
+  void note_sharing(std::chrono::steady_clock::time_point now) {
+    if (writing_.size() + batches_.size() + topologies_.size() > 1) shared_at_ = now;
+    const bool shared = now - shared_at_ < sharing_is_over;
+    if (node_.journal_shared.load(std::memory_order_relaxed) != shared) node_.journal_shared = shared;
   }
 
   // What a removed queue still had to write would stay in the store, behind its grave, until the next start.
@@ -395,6 +405,7 @@ private:
   std::vector<part_write> parts_;  // in the commit of now, of what waits
   std::vector<write_topology> topologies_;
   std::vector<tree_event> events_;
+  std::chrono::steady_clock::time_point shared_at_{};
   bool burying_ = false, finishing_ = false, recording_ = false;
   bool deferred_ = false;      // a tick will commit
   bool large_waited_ = false;  // the last commit was without large batches, though there were some

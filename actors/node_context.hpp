@@ -106,6 +106,9 @@ struct node_context {
   std::uint64_t disk_free_min = 0;        // bytes
   std::atomic<bool> disk_low{false};
   std::shared_ptr<committer_port> journal_port;
+  // More than one mailbox writes, or a vhost does: each hands over less at a time, so that none waits long for another's
+  // commit. The committer says so.
+  std::atomic<bool> journal_shared{false};
   // Any thread: to the committer.
   void to_journal(committer_message message) { journal_port->post(std::move(message)); }
 

@@ -29,6 +29,8 @@ const child_spec queue_rules{.name = "",
                              .budget = restart_intensity{1000, std::chrono::seconds{10}}};
 
 // How long a batch that found no room waits before it is sent again: there will be none a moment later either.
+// What one batch holds when others write, too: about a millisecond of a commit.
+constexpr batch_limits beside_others{1024, std::size_t{256} << 10};
 constexpr auto retry_delay = std::chrono::milliseconds{200};
 constexpr std::uint64_t retry_tick = 1, expiry_tick = 2, idle_tick = 3;
 
@@ -496,7 +498,8 @@ private:
     send_out();
     arm_expiry(now);
     if (!box_.batch_under_way() && !retrying_) {
-      auto batch = box_.take_batch();
+      auto batch = box_.take_batch(node_.journal_shared.load(std::memory_order_relaxed) ? beside_others
+                                                                                        : batch_limits{});
       if (!box_.has_unsent_erasures()) {
         for (auto& p : purges_) p.sent = true;
       }

@@ -184,6 +184,8 @@ void supervisor::set_path(const std::string& path) {
 
 caf::actor supervisor::start_actor(const std::shared_ptr<supervisor>& parent, const std::string& name) {
   const auto actor = system_.spawn<shell_actor::stateful_impl<shell>>(weak_from_this());
+  // The last handle of an actor ends it, and its end is told to its supervisor, who locks: so none is dropped under a lock.
+  std::vector<caf::actor> dropped;
   {
     const std::lock_guard guard{mutex_};
     parent_ = parent;
@@ -195,7 +197,9 @@ caf::actor supervisor::start_actor(const std::shared_ptr<supervisor>& parent, co
         const auto* ended = std::get_if<ended_note>(&n);
         if (ended == nullptr) continue;
         const auto s = seats_.find(ended->name);
-        if (s != seats_.end() && s->second->incarnation == ended->incarnation) s->second->handle = nullptr;
+        if (s != seats_.end() && s->second->incarnation == ended->incarnation) {
+          dropped.push_back(std::exchange(s->second->handle, {}));
+        }
       }
       core_.emplace(std::move(supervision::make(spec_, seed_for(system_, path_)).value()));
       finished_ = false;
@@ -223,7 +227,7 @@ caf::actor supervisor::start_actor(const std::shared_ptr<supervisor>& parent, co
         s = seats_.erase(s);
       }
     }
-    actor_ = caf::actor_cast<caf::actor>(actor);
+    dropped.push_back(std::exchange(actor_, caf::actor_cast<caf::actor>(actor)));
     woken_ = true;
   }
   caf::anon_send(actor, look_around{});
@@ -294,6 +298,7 @@ void supervisor::work(const std::function<void(std::chrono::milliseconds)>& wake
     fx.list.clear();
     bool was_add = false;
     std::optional<supervision::time_point> wake;
+    std::vector<caf::actor> dropped;  // see start_actor
     {
       const std::lock_guard guard{mutex_};
       if (!core_ || finished_) return;
@@ -305,6 +310,7 @@ void supervisor::work(const std::function<void(std::chrono::milliseconds)>& wake
         notes_.pop_front();
         was_add = std::holds_alternative<add_note>(n);
         apply(n, fx);
+        dropped.swap(dropped_);
       } else {
         woken_ = false;
         wake = due;
@@ -337,7 +343,7 @@ void supervisor::apply(note& n, supervision_effects& fx) {
   } else if (auto* failed = std::get_if<start_failed_note>(&n)) {
     if (const auto s = seats_.find(failed->name); s != seats_.end()) {
       ++s->second->incarnation;
-      s->second->handle = nullptr;
+      dropped_.push_back(std::exchange(s->second->handle, {}));
     }
     ended_.push_back(failed->name);
     core_->start_failed(failed->name, std::move(failed->why), now, fx);
@@ -345,7 +351,7 @@ void supervisor::apply(note& n, supervision_effects& fx) {
     const auto found = seats_.find(ended->name);
     if (found == seats_.end() || found->second->incarnation != ended->incarnation) return;
     auto& s = *found->second;
-    s.handle = nullptr;
+    dropped_.push_back(std::exchange(s.handle, {}));
     ended_.push_back(ended->name);
     const auto status = core_->find_child(ended->name);
     if (std::exchange(s.start_waits, false)) {
@@ -515,17 +521,20 @@ void supervisor::carry_out(supervision_effects& fx, const std::function<void(con
   for (const auto& name : std::exchange(to_revive_, {})) {
     seat& s = *seats_.at(name);
     const auto handle = s.definition.as_supervisor->start_actor(shared_from_this(), name);
+    auto dropped = handle;
     {
       const std::lock_guard guard{mutex_};
-      s.handle = handle;
+      std::swap(s.handle, dropped);
     }
     watch(handle, name, s.incarnation);
   }
   // Children that the core has forgotten.
+  std::vector<std::unique_ptr<seat>> forgotten;
   const std::lock_guard guard{mutex_};
   for (const auto& name : std::exchange(ended_, {})) {
     const auto found = seats_.find(name);
     if (finished_ || found == seats_.end() || core_->find_child(name)) continue;
+    forgotten.push_back(std::move(found->second));
     seats_.erase(found);
     const auto waiting = waiting_for_end_.find(name);
     if (waiting == waiting_for_end_.end()) continue;
@@ -564,9 +573,10 @@ void supervisor::start_child(const std::string& name) {
     tell(start_failed_note{name, std::move(why)});
     return;
   }
+  auto dropped = handle;
   {
     const std::lock_guard guard{mutex_};
-    s->handle = handle;
+    std::swap(s->handle, dropped);
     const bool kill_wanted = std::exchange(s->kill_wanted, false);
     // Everything was killed meanwhile, but for this one.
     if ((finished_ && !d.as_supervisor) || kill_wanted) {

@@ -237,6 +237,7 @@ private:
   failure finished_with_;
   std::function<void(const failure&)> on_finished_;
   std::condition_variable start_decided_;
+  std::vector<caf::actor> dropped_;  // handles that are given up when nobody holds the lock
 };
 
 }  // namespace posthorn

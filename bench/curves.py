@@ -686,7 +686,7 @@ def main():
             failed.append(name)
             continue
         data[name] = json.loads(json.dumps(found.as_json() if isinstance(found, results) else found))
-        data.setdefault("runs", {})[name] = f"{machine()}, {chosen.rounds} rounds{', --quick' if chosen.quick else ''}."
+        data.setdefault("runs", {})[name] = f"{machine()}, {chosen.rounds} round{'s' if chosen.rounds > 1 else ''}{', --quick' if chosen.quick else ''}."
         kept.write_text(json.dumps(data, indent=1) + "\n")
         draw(data, chosen.out, chosen.document)
     if failed:

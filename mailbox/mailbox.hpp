@@ -208,8 +208,8 @@ inline constexpr std::uint64_t wide_erasure_min = 4096;
 // message of 1 KiB costs 3.6 µs in it, its share of the sync included), and whoever shares it waits no longer. One message
 // or one range may exceed it, and nothing is cut off the erasures of a batch that `moves`.
 struct batch_limits {
-  std::size_t count_max = 2048;                   // messages that are written, and as many that are erased
-  std::size_t size_max = std::size_t{512} << 10;  // bytes of the envelopes that are written
+  std::size_t count_max = 4096;                 // messages that are written, and as many that are erased
+  std::size_t size_max = std::size_t{1} << 20;  // bytes of the envelopes that are written
 };
 
 // What the journal writes for one mailbox in one transaction: first the appends, then the erasures.

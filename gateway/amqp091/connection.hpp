@@ -62,11 +62,18 @@ struct server_context {
   std::shared_ptr<supervisor> connections_supervisor;  // fixed before the first connection
 };
 
+class connection;
+
 // One thread and what its connections share. Touched by that thread only, but for `io`.
 struct io_worker {
   boost::asio::io_context io{1};
   std::vector<std::byte> chunk = std::vector<std::byte>(std::size_t{256} << 10);
   turn_budget turn;  // of the connection that the thread is at
+
+  // Connections whose socket broke, and why. They end some at a time: a thousand that break in one moment take the thread
+  // 20 ms, which the others would wait.
+  std::deque<std::pair<std::shared_ptr<connection>, std::string>> broken;
+  static constexpr std::size_t broken_at_once = 16;
 };
 
 class connection : public std::enable_shared_from_this<connection> {
@@ -209,6 +216,9 @@ private:
     encode(number, m, out_);
   }
   void release_everything(request_token token);
+  // The socket is of no use any more: the connection ends in its turn among those of which that is true.
+  void on_broken(std::string why);
+  static void end_broken(io_worker& worker);
   void close_now(reply_code code, std::string_view text, method_id about);
   void log(node_context::severity level, const std::string& text) const;
 

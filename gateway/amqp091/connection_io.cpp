@@ -171,12 +171,14 @@ void connection::arm_read() {
 void connection::on_readable(const boost::system::error_code& failed) {
   reading_ = false;
   if (phase_ == phase::gone) return;
-  if (failed) return end(failed.message());
+  if (failed) return on_broken(failed.message());
   if (!may_read()) return;
   boost::system::error_code error;
   const auto size = socket_.read_some(boost::asio::buffer(worker_.chunk), error);
   if (error == boost::asio::error::would_block) return arm_read();
-  if (error) return end(error == boost::asio::error::eof ? "the client closed the socket" : error.message());
+  if (error) {
+    return on_broken(error == boost::asio::error::eof ? "the client closed the socket" : error.message());
+  }
   received_since_tick_ = true;
   begin_turn();
   consume_input({worker_.chunk.data(), size});
@@ -369,6 +371,21 @@ void connection::close_now(reply_code code, std::string_view text, method_id abo
   arm_timer(closing_patience);
   write_out();
   if (!can_understand && phase_ != phase::gone) end("the node stops");
+}
+
+void connection::on_broken(std::string why) {
+  auto& broken = worker_.broken;
+  broken.emplace_back(shared_from_this(), std::move(why));
+  if (broken.size() == 1) boost::asio::post(worker_.io, [&worker = worker_] { end_broken(worker); });
+}
+
+void connection::end_broken(io_worker& worker) {
+  for (std::size_t n = 0; n < io_worker::broken_at_once && !worker.broken.empty(); ++n) {
+    const auto [broken, why] = std::move(worker.broken.front());
+    worker.broken.pop_front();
+    broken->end(why);
+  }
+  if (!worker.broken.empty()) boost::asio::post(worker.io, [&worker] { end_broken(worker); });
 }
 
 void connection::end(const std::string& why) {

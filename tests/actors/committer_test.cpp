@@ -1,6 +1,7 @@
 // Which batches share a commit: nobody's small one waits behind a large one, and what has an order keeps it.
 #include "actors/commit_share.hpp"
 #include "mailbox/ids.hpp"
+#include "tests/actors/probed_broker.hpp"
 
 #include <catch2/catch_test_macros.hpp>
 
@@ -85,4 +86,25 @@ TEST_CASE("a commit for small batches passes large ones, and what must not overt
   CHECK(share.offer({2}, huge, false, true) == answer::wait);
   CHECK(share.offer({1}, small, false) == answer::wait);
   CHECK(share.offer({3}, small, false) == answer::whole);
+}
+
+TEST_CASE("who writes alone hands over much at a time, and little beside others", "[actors][committer]") {
+  probed::node n;
+  probed::client c{*n};
+  auto& context = n.running->context();
+  const auto busy = c.declare("busy"), other = c.declare("other");
+  const auto commits_of = [&](std::size_t count) {
+    const auto before = context.counters.commits->value();
+    c.publish(busy, count);
+    REQUIRE(c.all_settled());
+    return context.counters.commits->value() - before;
+  };
+  // The declares are forgotten after a while. On a slow machine, so is the other's message: then it comes again.
+  CHECK(probed::eventually([&] { return commits_of(4096) == 1 && !context.journal_shared; }));
+  CHECK(probed::eventually([&] {
+    c.publish(busy, 1000);
+    c.publish(other, 1);
+    REQUIRE(c.all_settled());
+    return context.journal_shared && commits_of(4096) >= 4;
+  }));
 }

@@ -10,7 +10,7 @@ using namespace posthorn::probed;
 
 namespace {
 
-constexpr std::int64_t step_size_max = 256;  // as in actors/vhost.cpp
+constexpr std::int64_t step_size_max = 128;  // as in actors/vhost.cpp
 
 std::int64_t commits(const node& n) { return n.running->context().counters.commits->value(); }
 
