@@ -8,13 +8,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly caf_archive=actor-framework_0.18.7.orig.tar.gz
 readonly caf_sha256=d5c3abe8fd67a729aab1baeece10367637d903ba335f4c79378bcadfbcd34552
+readonly pika_archive=python-pika_1.3.2.orig.tar.gz
+readonly pika_sha256=5eb71b9a0047c77d99378e525a2041fc50aae4a177b060f9825b3e2fdcc96fc4
 
 usage() {
   cat <<'TEXT'
 usage: ./bootstrap.sh run [OPTION...]   install what is missing, build, and run one node in the foreground;
                                         the options are posthornd's (./bootstrap.sh run --help), its data is in ./data
        ./bootstrap.sh test [STAGE...]   the same, then all tests, or only these stages of them:
-                                        checks unit asan tsan fuzz install e2e
+                                        checks unit asan tsan fuzz install e2e suites
        ./bootstrap.sh --help            this text
 
 Environment: BUILD_DIR (build)   FUZZ_SECONDS (60, for each fuzzer)   JOBS (by processors and memory)
@@ -30,7 +32,7 @@ fail() { printf 'bootstrap.sh: %s\n' "$*" >&2; exit 1; }
 list_packages() {
   local purpose=$1
   packages=(g++ meson ninja-build pkg-config cmake ca-certificates libcapnp-dev capnproto liblmdb-dev libxxhash-dev
-    libssl-dev libcli11-dev libtomlplusplus-dev libspdlog-dev)
+    libssl-dev libsodium-dev libre2-dev libcli11-dev libtomlplusplus-dev libspdlog-dev)
   backports=()
   case $codename in
     bookworm) packages+=(libboost1.81-dev) ;;
@@ -38,6 +40,10 @@ list_packages() {
   esac
   [[ $purpose == test ]] || return 0
   packages+=(ccache clang libclang-rt-dev clang-format doxygen amqp-tools python3 python3-pika)
+  packages+=(python3-celery python3-kombu python3-gevent python3-tornado)
+  # Who has them from elsewhere keeps them: those packages and Debian's exclude each other.
+  command -v node >/dev/null || packages+=(nodejs)
+  command -v npm >/dev/null || packages+=(npm)
   case $codename in
     bookworm) backports+=("catch2>=3") ;;
     *) packages+=("catch2>=3") ;;
@@ -83,14 +89,16 @@ check_foreign_system() {
     missing+=("Boost 1.81 (library)")
   fi
   if [[ $purpose == test ]]; then
-    for tool in clang++ clang-format doxygen amqp-publish python3; do
+    for tool in clang++ clang-format doxygen amqp-publish python3 node npm; do
       command -v "$tool" >/dev/null || missing+=("$tool")
     done
     if command -v pkg-config >/dev/null && ! pkg-config --exists 'catch2-with-main >= 3'; then
       missing+=("Catch2 3 (library)")
     fi
-    if command -v python3 >/dev/null && ! python3 -c 'import pika' 2>/dev/null; then
-      missing+=("pika (for python3)")
+    if command -v python3 >/dev/null; then
+      for library in pika celery kombu gevent tornado; do
+        python3 -c "import $library" 2>/dev/null || missing+=("$library (for python3)")
+      done
     fi
   fi
   ((${#missing[@]} == 0)) && return 0
@@ -156,32 +164,54 @@ install_packages() {
   ((${#still[@]} == 0)) || fail "apt did not install ${still[*]}."
 }
 
+# has_archive ARCHIVE SHA256: whether the archive was fetched before. One that is not what it should be goes.
+has_archive() {
+  local cache=subprojects/packagecache
+  [[ -f $cache/$1 ]] || return 1
+  sha256sum --status -c <<<"$2  $cache/$1" && return 0
+  rm -f "$cache/$1"
+  return 1
+}
+
+# fetch_source ARCHIVE SHA256 SUITE PACKAGE VERSION [OPTION...]: brings the archive of a source package from the mirror.
+# Only this very archive is accepted; any other error is the caller's to judge.
+fetch_source() {
+  local archive=$1 sha256=$2 suite=$3 package=$4 version=$5
+  shift 5
+  mkdir -p subprojects/packagecache
+  { read_own_lists "$@" <<<"deb-src $suite" &&
+    (cd "$scratch" && apt-get "${apt_own[@]}" source --tar-only --download-only "$package=$version" ||
+      apt-get "${apt_own[@]}" source --tar-only --download-only "$package"); } </dev/null >&2 || return 1
+  mv "$scratch/$archive" subprojects/packagecache/ || return 1
+  has_archive "$archive" "$sha256" ||
+    fail "$archive from the mirror is not the archive it should be (sha256)."
+}
+
 # CAF's sources come from Debian's source package, which every mirror has. Where there is none, Meson fetches them from
 # the address in subprojects/caf.wrap. Either way only this very archive is accepted.
 fetch_caf() {
-  local cache=subprojects/packagecache
-  local matches="$caf_sha256  $cache/$caf_archive"
   [[ -d subprojects/actor-framework-0.18.7 ]] && return 0
-  if [[ -f $cache/$caf_archive ]]; then
-    sha256sum --status -c <<<"$matches" && return 0
-    rm -f "$cache/$caf_archive"
-  fi
+  has_archive "$caf_archive" "$caf_sha256" && return 0
   pkg-config --exists 'caf_core >= 0.18.7' && return 0
   [[ $debian == yes ]] || return 0
 
   say "Fetching the sources of CAF"
-  mkdir -p "$cache"
   # Some mirrors copy `experimental` seldom, and apt then finds its index out of date. That may pass here, and here only:
   # the checksum above says which archive is accepted, however old the index is that leads to it.
-  if ! { read_own_lists -o Acquire::Check-Valid-Until=false <<<"deb-src experimental" &&
-    (cd "$scratch" && apt-get "${apt_own[@]}" source --tar-only --download-only actor-framework=0.18.7-1~exp1 ||
-      apt-get "${apt_own[@]}" source --tar-only --download-only actor-framework); } </dev/null >&2 ||
-    ! mv "$scratch/$caf_archive" "$cache/"; then
+  fetch_source "$caf_archive" "$caf_sha256" experimental actor-framework 0.18.7-1~exp1 \
+    -o Acquire::Check-Valid-Until=false ||
     say "There is no source package with CAF 0.18.7 at this mirror; Meson will ask for it upstream"
-    return 0
+}
+
+# The sources of pika, for its acceptance tests: one version for all, that of Debian 13.
+fetch_pika() {
+  has_archive "$pika_archive" "$pika_sha256" && return 0
+  if [[ $debian == yes ]]; then
+    say "Fetching the sources of pika"
+    fetch_source "$pika_archive" "$pika_sha256" trixie python-pika 1.3.2-1 && return 0
   fi
-  sha256sum --status -c <<<"$matches" ||
-    { rm -f "$cache/$caf_archive"; fail "$caf_archive from the mirror is not the archive it should be (sha256)."; }
+  say "The stage 'suites' will fail without subprojects/packagecache/$pika_archive. Put it there by hand: it is" \
+    "the source archive of Debian's package python-pika 1.3.2-1."
 }
 
 os_release() {
@@ -212,6 +242,7 @@ prepare() {
     check_foreign_system
   fi
   fetch_caf
+  if [[ $purpose == test && " ${stages[*]} " == *' suites '* ]]; then fetch_pika; fi
   clean_up
   trap - EXIT
 }

@@ -68,6 +68,13 @@ public:
       for (const auto& [vhost, permissions] : *a.vhosts) visit(*permissions);
     });
   }
+  // Of one user, by virtual host.
+  template <class Visit>
+  void for_each_permissions(std::string_view user, Visit&& visit) const {
+    const auto* present = accounts_.find(user);
+    if (present == nullptr) return;
+    for (const auto& [vhost, permissions] : *present->vhosts) visit(*permissions);
+  }
 
 private:
   using by_vhost = std::map<std::string, vhost_permissions_ptr, std::less<>>;

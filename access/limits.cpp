@@ -1,6 +1,7 @@
 #include "access/limits.hpp"
 
-#include "access/erlang_term.hpp"
+#include "access/json_term.hpp"
+#include "mailbox/erlang_term.hpp"
 
 #include <array>
 #include <map>

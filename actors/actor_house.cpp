@@ -188,9 +188,10 @@ std::shared_ptr<queue_port> actor_house::taker_of(const queue_definition& queue)
   return queue.of_actor ? find(queue.name) : port_of(queue).shared_from_this();
 }
 
-std::vector<std::shared_ptr<queue_port>> actor_house::route(const topology& where, const envelope& message) {
+std::vector<std::shared_ptr<queue_port>> actor_house::route(const topology& where, const envelope& message,
+                                                            const passage& with) {
   std::vector<std::shared_ptr<queue_port>> out;
-  for (const auto& queue : route_of(where, message)) {
+  for (const auto& queue : route_of(where, message, with)) {
     auto port = taker_of(*queue);
     out.push_back(port ? std::move(port) : port_of(*queue).shared_from_this());
   }

@@ -54,8 +54,8 @@ public:
   [[nodiscard]] std::shared_ptr<queue_port> taker_of(const queue_definition& queue);
   // Where a message goes: to the queues that the topology says, or, by the default exchange, to an actor or to whom a
   // router chooses. Of a bound actor that cannot be reached, the doorway, which refuses.
-  [[nodiscard]] std::vector<std::shared_ptr<queue_port>> route(const topology& where,
-                                                               const envelope& message);
+  [[nodiscard]] std::vector<std::shared_ptr<queue_port>> route(const topology& where, const envelope& message,
+                                                               const passage& with);
   // Why a message by the default exchange leads nowhere, and what to do.
   [[nodiscard]] error why_nowhere(std::string_view name) const;
   [[nodiscard]] router_table& routers() noexcept { return routers_; }

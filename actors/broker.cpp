@@ -3,10 +3,13 @@
 #include "actors/actor_house.hpp"
 #include "actors/committer.hpp"
 #include "actors/event_bus.hpp"
+#include "actors/login_desk.hpp"
+#include "actors/memory.hpp"
 #include "actors/queue.hpp"
 #include "actors/simulation.hpp"
 #include "actors/supervisor.hpp"
 
+#include <malloc.h>
 #include <caf/telemetry/collector/prometheus.hpp>
 
 #include <algorithm>
@@ -22,6 +25,16 @@ namespace {
 constexpr std::uint64_t disk_free_default = 50'000'000;
 // Of virtual time, until a test's node has stopped.
 constexpr auto stop_patience = std::chrono::minutes{10};
+
+// Who is in the directory from the start, with a password that everybody knows: only from this machine [69].
+constexpr std::string_view guest = "guest";
+
+child_definition vhost_child(const std::string& name, std::shared_ptr<supervisor> tree) {
+  child_definition child;
+  child.spec.name = path_part(name);
+  child.as_supervisor = std::move(tree);
+  return child;
+}
 
 struct node_config : caf::actor_system_config {
   node_config(unsigned threads, const simulation* simulated) {
@@ -85,6 +98,8 @@ struct broker::runtime {
   // The system waits for the last actor, and actors use the context: so the system goes first.
   ~runtime() {
     root.reset();
+    vhosts.reset();
+    context.directory.reset();
     context.on_reminders = nullptr;
     context.house.reset();
     context.journal_port.reset();
@@ -97,6 +112,7 @@ struct broker::runtime {
   node_context context;
   event_bus bus;
   std::shared_ptr<supervisor> root;
+  std::shared_ptr<supervisor> vhosts;
   std::promise<failure> finished;  // the root
   std::atomic<bool> stopping{false};
 };
@@ -158,9 +174,9 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
     self->settings_.log(low ? node_context::severity::warning : node_context::severity::info,
                         low ? "the disk is nearly full: publishers wait until space returns"
                             : "the disk has room again: publishers go on");
-    const std::lock_guard guard{self->alarm_mutex_};
-    if (self->alarm_listener_) self->alarm_listener_(low, low ? "low on disk" : "");
+    self->alarms_.measured(resource::disk, low);
   };
+  if (s.memory_high_watermark != 0) node.on_watch = [self = made.get()] { self->watch_memory(); };
   node.last_mailbox = recovered->last_mailbox.value;
   node.last_event = recovered->last_event;
   node.last_binding = recovered->last_binding.value;
@@ -168,17 +184,31 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
     self->on_supervision_event(event);
   };
   node.journal_port = std::make_shared<committer_port>(node);
-  recovered->vhosts.try_emplace("/");
+  auto access = made->first_access(*recovered);
+  if (!access) return access.error();
+  node.directory = std::make_shared<directory_port>(node, std::move(*access));
+  node.directory->follow = {[self = made.get()](const std::string& vhost) { self->start_vhost(vhost); },
+                            [self = made.get()](const std::string& vhost) {
+                              self->evict({vhost, std::nullopt, "vhost '" + vhost + "' is deleted"});
+                            },
+                            [self = made.get()](const std::string& vhost) { self->stop_vhost(vhost); },
+                            [self = made.get()](const std::string& user) {
+                              self->evict({std::nullopt, user, "user '" + user + "' is deleted"});
+                            },
+                            [self = made.get()](std::string_view name) { return self->find_vhost(name); }};
+  made->logins_ = std::make_unique<login_desk>(node.directory, s.passwords, s.simulated == nullptr);
+  for (const auto& entry : node.directory->snapshot()->vhosts()) {
+    recovered->vhosts.try_emplace(entry->what.name);
+  }
   std::vector<child_definition> vhosts;
+  vhost_map ports;
   for (auto& [name, content] : recovered->vhosts) {
     auto vhost = make_vhost(node, name, std::move(content), recovered->mailboxes);
-    made->vhosts_.emplace(name, std::move(vhost.port));
-    child_definition child;
-    child.spec.name = path_part(name);
-    child.as_supervisor = std::move(vhost.tree);
-    vhosts.push_back(std::move(child));
+    ports.emplace(name, std::move(vhost.port));
+    vhosts.push_back(vhost_child(name, std::move(vhost.tree)));
   }
-  node.actors_vhost = made->vhosts_.at("/");
+  node.actors_vhost = ports.at("/");
+  made->vhosts_ = std::make_shared<const vhost_map>(std::move(ports));
   node.house =
       std::make_shared<actor_house>(node, std::move(recovered->actors), std::move(recovered->mailboxes));
   child_definition all_actors;
@@ -189,11 +219,12 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
   all_vhosts.as_supervisor = supervisor::make(node.system, {.intensity = node_context::patience},
                                               std::move(vhosts), node.on_supervision_event)
                                  .value();
-  made->runtime_->root =
-      supervisor::make(node.system, {.intensity = node_context::patience},
-                       {committer_child(node), std::move(all_vhosts), std::move(all_actors)},
-                       node.on_supervision_event)
-          .value();
+  made->runtime_->vhosts = all_vhosts.as_supervisor;
+  made->runtime_->root = supervisor::make(node.system, {.intensity = node_context::patience},
+                                          {committer_child(node), directory_child(node),
+                                           std::move(all_vhosts), std::move(all_actors)},
+                                          node.on_supervision_event)
+                             .value();
   made->runtime_->root->start_as_root([r = made->runtime_.get(), fatal = node.on_fatal](const failure& why) {
     if (!r->stopping) fatal("the supervision tree gave up: " + why.reason);
     r->finished.set_value(why);
@@ -205,6 +236,7 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
 
 void broker::stop() {
   if (!runtime_) return;
+  logins_->stop();
   runtime_->stopping = true;
   runtime_->root->shut_down();
   auto finished = runtime_->finished.get_future();
@@ -216,7 +248,8 @@ void broker::stop() {
   }
   finished.wait();
   runtime_->bus.close();  // what subscribers do may still need the rest
-  vhosts_.clear();
+  vhosts_ = std::make_shared<const vhost_map>();
+  logins_.reset();
   runtime_.reset();
   store_.reset();
 }
@@ -231,14 +264,16 @@ void broker::abandon() {
     house->each_awake([&](const std::string& name, const queue_port&) { names.push_back(name); });
     for (const auto& name : names) ports.push_back(house->find(name));
   }
-  for (const auto& [name, vhost] : vhosts_) {
+  const auto all_vhosts = vhosts_.load();
+  for (const auto& [name, vhost] : *all_vhosts) {
     vhost->snapshot()->for_each_queue([&](const queue_ptr& queue) {
       if (queue->port && !queue->of_actor) ports.push_back(port_of(*queue).shared_from_this());
     });
   }
   for (const auto& port : ports) port->abandon();
   ports.clear();
-  vhosts_.clear();
+  vhosts_ = std::make_shared<const vhost_map>();
+  logins_.reset();
   runtime_.reset();
   store_.reset();
 }
@@ -267,26 +302,132 @@ void broker::on_supervision_event(const supervision_event& event) {
 }
 
 std::shared_ptr<vhost_port> broker::find_vhost(std::string_view name) const {
-  const auto found = vhosts_.find(name);
-  return found == vhosts_.end() ? nullptr : found->second;
+  const auto all = vhosts_.load();
+  const auto found = all->find(name);
+  return found == all->end() ? nullptr : found->second;
 }
 
 std::vector<std::shared_ptr<vhost_port>> broker::vhosts() const {
   std::vector<std::shared_ptr<vhost_port>> out;
-  for (const auto& [name, port] : vhosts_) out.push_back(port);
+  const auto all = vhosts_.load();
+  for (const auto& [name, port] : *all) out.push_back(port);
   return out;
 }
 
-broker::login broker::authenticate(std::string_view user, std::string_view password,
-                                   bool from_loopback) const {
-  if (user != "guest" || password != "guest") return login::refused;
-  return from_loopback ? login::accepted : login::loopback_only;
+void broker::authenticate(std::string user, secret password, bool from_loopback,
+                          std::function<void(login)> answer) const {
+  const bool is_far = !from_loopback && user == guest;
+  logins_->check(std::move(user), std::move(password),
+                 [answer = std::move(answer), is_far](login_desk::verdict verdict) {
+                   switch (verdict) {
+                     case login_desk::verdict::accepted:
+                       return answer(is_far ? login::loopback_only : login::accepted);
+                     case login_desk::verdict::refused: return answer(login::refused);
+                     case login_desk::verdict::overloaded: break;
+                   }
+                   answer(login::overloaded);
+                 });
 }
 
-void broker::on_alarm(std::function<void(bool, const std::string&)> listener) {
-  const std::lock_guard guard{alarm_mutex_};
-  alarm_listener_ = std::move(listener);
-  if (alarm_listener_ && runtime_->context.disk_low) alarm_listener_(true, "low on disk");
+directory_ptr broker::access() const noexcept { return runtime_->context.directory->snapshot(); }
+
+void broker::administrate(directory_command command,
+                          std::function<void(const result<directory_answer>&)> answer) {
+  if (const auto* closing = std::get_if<close_vhost>(&command); closing && closing->name == "/") {
+    if (answer) {
+      answer(refused("the virtual host '/' cannot be deleted: the durable actors of the node live in it"));
+    }
+    return;
+  }
+  runtime_->context.directory->post(directory_request{std::move(command), std::move(answer)});
+}
+
+void broker::hash(secret password, std::function<void(result<password_hash>)> answer) const {
+  logins_->hash(std::move(password), std::move(answer));
+}
+
+void broker::evict(const eviction& who) const {
+  const std::lock_guard guard{eviction_mutex_};
+  if (eviction_listener_) eviction_listener_(who);
+}
+
+void broker::on_eviction(std::function<void(const eviction&)> listener) {
+  const std::lock_guard guard{eviction_mutex_};
+  eviction_listener_ = std::move(listener);
+}
+
+// In the directory's actor, as the next one.
+void broker::start_vhost(const std::string& name) {
+  auto made = make_vhost(runtime_->context, name, {}, {});
+  auto all = *vhosts_.load();
+  all.insert_or_assign(name, std::move(made.port));
+  vhosts_ = std::make_shared<const vhost_map>(std::move(all));
+  runtime_->vhosts->add(vhost_child(name, std::move(made.tree)));
+}
+
+void broker::stop_vhost(const std::string& name) {
+  auto all = *vhosts_.load();
+  all.erase(name);
+  vhosts_ = std::make_shared<const vhost_map>(std::move(all));
+  runtime_->vhosts->remove(path_part(name));
+}
+
+// What the store held. A store without any gets virtual host "/" and its user guest; one of a version that had no
+// directory, its virtual hosts too.
+result<directory> broker::first_access(const recovered_store& recovered) {
+  directory out;
+  directory::touched touched;
+  if (recovered.access.empty()) {
+    // A test's node is made by the thousand.
+    const password_cost cheap{1, 8192};
+    auto password = password_hash::of(secret{std::string{guest}},
+                                      settings_.simulated != nullptr ? cheap : settings_.passwords);
+    if (!password) return password.error();
+    out = first_directory(std::string{guest}, std::move(*password), touched);
+  }
+  for (const auto& r : recovered.access) {
+    if (auto restored = out.restore(r.name, *r.text); !restored) {
+      return corrupted("the store in " + settings_.data_directory.string() +
+                       " is damaged and was left as it is: " + restored.error().text);
+    }
+  }
+  for (const auto& [name, content] : recovered.vhosts) {
+    if (!out.find_vhost(name)) (void)out.on(put_vhost{name, {}, {}, {}, true}, touched);
+  }
+  if (touched.empty()) return out;
+  std::vector<access_record> records;
+  for (const auto& name : touched) records.push_back({name, out.record(name)});
+  if (auto written = store_->commit({}, {}, {}, {}, records); !written) return written.error();
+  return out;
+}
+
+broker::login broker::authenticate_certified(std::string_view user, bool from_loopback) const {
+  if (!access()->users().find(user)) return login::refused;
+  return from_loopback || user != guest ? login::accepted : login::loopback_only;
+}
+
+// In the committer, once a second.
+void broker::watch_memory() {
+  const auto limit = settings_.memory_high_watermark;
+  const auto& messages = runtime_->context.resident;
+  const auto used = [&] {
+    return std::max(own_memory(), static_cast<std::uint64_t>(std::max<std::int64_t>(0, messages.load())));
+  };
+  auto now = used();
+  if (now > limit) {
+    // What the allocator keeps and nobody uses must not hold up anybody.
+    ::malloc_trim(0);
+    now = used();
+  }
+  const bool is_low = now > limit;
+  if (!alarms_.measured(resource::memory, is_low)) return;
+  const auto mebibytes = [](std::uint64_t bytes) { return std::to_string(bytes >> 20U) + " MiB"; };
+  settings_.log(is_low ? node_context::severity::warning : node_context::severity::info,
+                (is_low ? "the memory is nearly used up: publishers wait until consumers have made room ("
+                        : "there is memory again: publishers go on (") +
+                    mebibytes(now) + " used, of them " +
+                    mebibytes(static_cast<std::uint64_t>(messages.load())) +
+                    " by messages; memory.high_watermark is " + mebibytes(limit) + ")");
 }
 
 event_bus& broker::bus() noexcept { return runtime_->bus; }
@@ -321,7 +462,8 @@ std::string broker::metrics() const {
     consumers += port.consumers.load(std::memory_order_relaxed);
     resident += port.resident.load(std::memory_order_relaxed);
   };
-  for (const auto& [name, vhost] : vhosts_) {
+  const auto all_vhosts = vhosts_.load();
+  for (const auto& [name, vhost] : *all_vhosts) {
     const auto snapshot = vhost->snapshot();
     queues += snapshot->queue_count();
     exchanges += snapshot->exchange_count();
@@ -352,7 +494,11 @@ std::string broker::metrics() const {
   line("posthorn_disk_free_min_bytes", "gauge", "Free space below which publishers wait.",
        runtime_->context.disk_free_min);
   line("posthorn_disk_alarm", "gauge", "1 while publishers wait for disk space.",
-       runtime_->context.disk_low.load() ? 1 : 0);
+       alarms_.of(resource::disk).is_raised() ? 1 : 0);
+  line("posthorn_memory_high_watermark_bytes", "gauge", "Memory beyond which publishers wait; 0: any.",
+       settings_.memory_high_watermark);
+  line("posthorn_memory_alarm", "gauge", "1 while publishers wait for memory.",
+       alarms_.of(resource::memory).is_raised() ? 1 : 0);
   return out;
 }
 

@@ -5,21 +5,27 @@
 // Errors      a broker that cannot start says why in one sentence.
 #pragma once
 
+#include "access/password.hpp"
+#include "actors/directory.hpp"
+#include "actors/alarms.hpp"
 #include "actors/node_context.hpp"
 #include "actors/vhost.hpp"
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 
 namespace posthorn {
 
 class event_bus;
+class login_desk;
 class supervisor;
 
 // What a node is started with; the defaults are those of a node of its own on its machine.
@@ -29,7 +35,9 @@ struct broker_settings {
   std::uint64_t map_size = 0;              // bytes; 0: as much as the file system has
   std::uint64_t disk_free_min = 0;         // bytes; 0: the smaller of 50 MB and 5 % of the file system
   std::uint64_t memory_messages_max = std::uint64_t{128} << 20;  // bytes that messages may take of memory
+  std::uint64_t memory_high_watermark = 0;  // bytes of the process's own beyond which publishers wait; 0: never
   unsigned threads = 0;  // that run actors; 0: as many as there are cores
+  password_cost passwords{};  // of those that are hashed from now on
   fault_plan faults{};   // for tests: where the node fails on purpose
   // Called on any thread; none: nothing is told.
   std::function<void(node_context::severity, const std::string&)> log{};
@@ -77,14 +85,40 @@ public:
   // All of them, by name.
   [[nodiscard]] std::vector<std::shared_ptr<vhost_port>> vhosts() const;
 
-  // What is said to somebody who logs in; `loopback_only`: not from another machine.
-  enum class login : std::uint8_t { accepted, refused, loopback_only };
-  // The user guest may come in from this machine only: [69].
-  [[nodiscard]] login authenticate(std::string_view user, std::string_view password,
-                                   bool from_loopback) const;
+  // What is said to somebody who logs in; `loopback_only`: not from another machine; `overloaded`: too many passwords
+  // wait to be checked.
+  enum class login : std::uint8_t { accepted, refused, loopback_only, overloaded };
+  // The user guest may come in from this machine only: [69]. Checking a password takes tens of milliseconds on a thread of
+  // its own: the answer comes there, or at once on this thread, if the user has shown the password lately. Nobody is
+  // answered after `stop`.
+  void authenticate(std::string user, secret password, bool from_loopback,
+                    std::function<void(login)> answer) const;
+  // Of a user whom the client's certificate names, so that no password is needed.
+  [[nodiscard]] login authenticate_certified(std::string_view user, bool from_loopback) const;
 
-  // Called on any thread, whenever publishers have to wait, or need no longer.
-  void on_alarm(std::function<void(bool blocked, const std::string& reason)> listener);
+  // Users, virtual hosts, and what is laid down for them, as it is now: all that was ever answered.
+  [[nodiscard]] directory_ptr access() const noexcept;
+  // Changes it. The answer comes in the directory's actor, when the change is durable and holds.
+  void administrate(directory_command command,
+                    std::function<void(const result<directory_answer>&)> answer = nullptr);
+  // The hash of a new password; on the thread of the passwords, in tens of milliseconds.
+  void hash(secret password, std::function<void(result<password_hash>)> answer) const;
+
+  // Clients that have to go, with the reason that they are told.
+  struct eviction {
+    std::optional<std::string> vhost{};  // of this one; of any, if there is none
+    std::optional<std::string> user{};   // the same
+    std::string reason;                  // as they are told
+  };
+  // Tells them, soon.
+  void evict(const eviction& who) const;
+  // Called on any thread.
+  void on_eviction(std::function<void(const eviction&)> listener);
+
+  // Whether publishers have to wait, and why.
+  [[nodiscard]] resource_alarms& alarms() noexcept { return alarms_; }
+  // Bytes that the process may take before they have to; 0: any number.
+  [[nodiscard]] std::uint64_t memory_high_watermark() const noexcept { return settings_.memory_high_watermark; }
 
   // How many messages the store held when the node started.
   [[nodiscard]] std::uint64_t message_count_at_start() const noexcept { return messages_at_start_; }
@@ -99,13 +133,22 @@ private:
   struct runtime;
   explicit broker(broker_settings settings);
   void on_supervision_event(const supervision_event& event);
+  void watch_memory();
 
   broker_settings settings_;
   std::unique_ptr<store> store_;
   std::unique_ptr<runtime> runtime_;
-  std::map<std::string, std::shared_ptr<vhost_port>, std::less<>> vhosts_;  // fixed after start
-  std::mutex alarm_mutex_;
-  std::function<void(bool, const std::string&)> alarm_listener_;
+  using vhost_map = std::map<std::string, std::shared_ptr<vhost_port>, std::less<>>;
+  void start_vhost(const std::string& name);
+  void stop_vhost(const std::string& name);
+  result<directory> first_access(const recovered_store& recovered);
+
+  // Changed by the directory's actor, and before it.
+  std::atomic<std::shared_ptr<const vhost_map>> vhosts_ = std::make_shared<const vhost_map>();
+  std::unique_ptr<login_desk> logins_;
+  mutable std::mutex eviction_mutex_;
+  std::function<void(const eviction&)> eviction_listener_;
+  resource_alarms alarms_;
   std::uint64_t messages_at_start_ = 0;
 };
 

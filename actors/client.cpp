@@ -94,7 +94,14 @@ struct client::state : std::enable_shared_from_this<client::state> {
       return at_once<void>(refused("the exchange '" + std::string{exchange} +
                                    "' is internal: publish to one that is bound to it"));
     }
-    const auto targets = context.house->route(*where, *message);
+    std::vector<std::string_view> histories;
+    const auto targets =
+        context.house->route(*where, *message, {.chance = context.next_chance(), .histories = &histories});
+    if (!histories.empty()) {
+      remember passed;
+      for (const auto passed_by : histories) passed.passed.push_back({std::string{passed_by}, message});
+      context.actors_vhost.lock()->post(std::move(passed));
+    }
     if (targets.empty()) {
       if (exchange.empty()) return at_once<void>(context.house->why_nowhere(key));
       context.counters.unroutable->inc();

@@ -1,6 +1,7 @@
 #include "actors/committer.hpp"
 
 #include "actors/commit_share.hpp"
+#include "actors/directory.hpp"
 #include "actors/outgoing.hpp"
 #include "actors/queue.hpp"
 #include "actors/vhost.hpp"
@@ -131,6 +132,7 @@ private:
     batches_.push_back(waiting{std::move(message)});
   }
   void handle(write_topology& message) { topologies_.push_back(std::move(message)); }
+  void handle(write_access& message) { accesses_.push_back(std::move(message)); }
   void handle(record_event& message) {
     message.event.number = ++node_.last_event;
     events_.push_back(std::move(message.event));
@@ -210,7 +212,10 @@ private:
   }
 
   void commit(bool with_events_only = false) {
-    if (batches_.empty() && topologies_.empty() && (events_.empty() || !with_events_only)) return;
+    if (batches_.empty() && topologies_.empty() && accesses_.empty() &&
+        (events_.empty() || !with_events_only)) {
+      return;
+    }
     no_room_ = false;
     choose();
     std::vector<mailbox_write> writes;
@@ -222,6 +227,11 @@ private:
     std::vector<store::topology_write> topologies;
     topologies.reserve(topologies_.size());
     for (const auto& t : topologies_) topologies.push_back({t.from->name(), t.changes});
+    access_records_.clear();
+    for (auto& a : accesses_) {
+      access_records_.insert(access_records_.end(), std::make_move_iterator(a.records.begin()),
+                             std::make_move_iterator(a.records.end()));
+    }
 
     const auto begin = std::chrono::steady_clock::now();
     note_sharing(begin);
@@ -245,6 +255,8 @@ private:
     }
     writing_.clear();
     topologies_.clear();
+    accesses_.clear();
+    access_records_.clear();
     parts_.clear();
     // They keep their place before what came later.
     again_.insert(again_.end(), std::make_move_iterator(batches_.begin()),
@@ -282,7 +294,9 @@ private:
 
   result<void> write(std::span<const mailbox_write> writes,
                      std::span<const store::topology_write> topologies) {
-    if (!node_.faults.split_turn) return node_.journal.commit(writes, topologies, events_, parts_);
+    if (!node_.faults.split_turn) {
+      return node_.journal.commit(writes, topologies, events_, parts_, access_records_);
+    }
     // The defect by which tests prove that they notice.
     std::vector<mailbox_write> first, second;
     std::vector<atomic_writes> states(writes.size()), sent(writes.size());
@@ -295,7 +309,7 @@ private:
       first.back().with = &states[i];
       second.push_back({writes[i].mailbox, nullptr, &sent[i]});
     }
-    if (auto r = node_.journal.commit(first, topologies, events_, parts_); !r) return r;
+    if (auto r = node_.journal.commit(first, topologies, events_, parts_, access_records_); !r) return r;
     return node_.journal.commit(second);
   }
 
@@ -318,6 +332,7 @@ private:
     }
     if (reminders && node_.on_reminders) node_.on_reminders();
     for (const auto& t : topologies_) t.from->post(topology_written{});
+    for (const auto& a : accesses_) a.from->post(directory_written{});
     node_.counters.messages_written->inc(messages);
     node_.counters.bytes_written->inc(bytes);
   }
@@ -325,6 +340,7 @@ private:
   // There is no room. What frees room still fits, mostly; the rest goes back to those who asked, who keep it.
   void give_back(const error& why, const std::vector<mailbox_write>& writes) {
     for (const auto& t : topologies_) t.from->post(topology_written{why});
+    for (const auto& a : accesses_) a.from->post(directory_written{why});
     set_disk_low(true);
     auto all = writes;
     auto parts = erasures_of_parts();
@@ -382,6 +398,7 @@ private:
     // Pages that are free inside the file are room, too: the file itself never shrinks.
     if (low) low = short_of_room(node_.journal.space(true));
     set_disk_low(low);
+    if (node_.on_watch) node_.on_watch();
   }
 
   // Of the disk, or of the map, which may be set smaller.
@@ -404,6 +421,8 @@ private:
   std::vector<waiting> again_;     // of nobody, and without room
   std::vector<part_write> parts_;  // in the commit of now, of what waits
   std::vector<write_topology> topologies_;
+  std::vector<write_access> accesses_;
+  std::vector<access_record> access_records_;  // of those, in the commit of now
   std::vector<tree_event> events_;
   std::chrono::steady_clock::time_point shared_at_{};
   bool burying_ = false, finishing_ = false, recording_ = false;

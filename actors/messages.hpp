@@ -7,6 +7,7 @@
 #include "mailbox/ids.hpp"
 #include "mailbox/mailbox.hpp"
 #include "mailbox/topology.hpp"
+#include "persist/access_table.hpp"
 #include "persist/tree_events.hpp"
 
 #include <caf/all.hpp>
@@ -77,9 +78,10 @@ struct tick {
 // To a supervisor.
 struct look_around {};
 
-// The places of actors, which outlive them: headers queue.hpp, vhost.hpp.
+// The places of actors, which outlive them: headers queue.hpp, vhost.hpp, directory.hpp.
 struct queue_port;
 class vhost_port;
+class directory_port;
 struct outgoing;
 
 // A request carries a token of its asker's, and the answer carries it back. Answers are messages of their own rather
@@ -114,9 +116,14 @@ struct fetch_message {
 };
 enum class outcome : std::uint8_t {
   acknowledged,
-  rejected,  // for good
-  returned,  // back to where it stood
+  rejected,   // for good, as a failed delivery
+  returned,   // back to where it stood, as a failed delivery
+  discarded,  // for good
+  released,   // back to where it stood; only a quorum queue makes a difference between this and `returned` [47]
 };
+[[nodiscard]] constexpr bool comes_back(outcome how) noexcept {
+  return how == outcome::returned || how == outcome::released;
+}
 struct held_answer {
   consumer_id holder{};
   outcome how = outcome::acknowledged;
@@ -135,6 +142,11 @@ struct release_holders {
   std::vector<consumer_id> holders;
 };
 struct purge_queue {
+  connection_actor from;
+  request_token token = 0;
+};
+// Is answered, like a purge of nothing, when what is gone by now is gone from the store, too.
+struct await_erased {
   connection_actor from;
   request_token token = 0;
 };
@@ -163,6 +175,8 @@ struct arrived {
   std::vector<loaded_message> stored;
   std::vector<arrival> unstored;
 };
+// The rules in its port are others.
+struct change_rules {};
 struct journal_written {};
 // This part of the batch was not written and will not be; the rest was.
 struct journal_unwritten {
@@ -171,8 +185,8 @@ struct journal_unwritten {
 
 using queue_message =
     std::variant<publish_batch, answer_held, journal_written, journal_unwritten, consume, cancel_consumer,
-                 fetch_message, release_holders, purge_queue, inspect_queue, delete_queue, finish_queue,
-                 queue_removed_now, queue_not_removed, arrived>;
+                 fetch_message, release_holders, purge_queue, await_erased, inspect_queue, delete_queue,
+                 finish_queue, queue_removed_now, queue_not_removed, arrived, change_rules>;
 
 // --- to a connection --------------------------------------------------------------------------------------------
 
@@ -234,7 +248,24 @@ struct topology_written {
   std::optional<error> failed;
 };
 
-using vhost_message = std::variant<topology_request, queue_removal, release_owner, topology_written>;
+// Messages that passed exchanges with a recent history: mailbox/recent_history.hpp.
+struct remember {
+  struct passage_of {
+    std::string exchange;
+    envelope_ptr message;
+  };
+  std::vector<passage_of> passed;
+};
+
+// It is being deleted: everything in it goes. The function is called in the vhost's actor, when all is gone durably.
+struct empty_vhost {
+  std::function<void()> when_empty;
+};
+// Policies of it have changed: the directory's snapshot has them.
+struct apply_policies {};
+
+using vhost_message = std::variant<topology_request, queue_removal, release_owner, topology_written, remember,
+                                   empty_vhost, apply_policies>;
 
 // --- to the committer -------------------------------------------------------------------------------------------
 
@@ -250,6 +281,10 @@ struct write_topology {
   std::shared_ptr<vhost_port> from;
   std::vector<topology_change> changes;
 };
+struct write_access {
+  std::shared_ptr<directory_port> from;
+  std::vector<access_record> records;
+};
 // The node stops: commit what came before, then end.
 struct finish_committer {};
 
@@ -258,6 +293,7 @@ struct record_event {
   tree_event event;
 };
 
-using committer_message = std::variant<write_batch, write_topology, record_event, finish_committer>;
+using committer_message =
+    std::variant<write_batch, write_topology, write_access, record_event, finish_committer>;
 
 }  // namespace posthorn

@@ -112,6 +112,9 @@ struct node_context {
   // Any thread: to the committer.
   void to_journal(committer_message message) { journal_port->post(std::move(message)); }
 
+  // Who may do what, and what is laid down for queues: header directory.hpp. Fixed before the first actor.
+  std::shared_ptr<directory_port> directory;
+
   // Of durable actors: where their messages are routed, and where they live.
   std::weak_ptr<vhost_port> actors_vhost;
   std::shared_ptr<actor_house> house;
@@ -140,6 +143,12 @@ struct node_context {
     return {last.fetch_add(1, std::memory_order_relaxed) + 1};
   }
 
+  // For exchanges that choose by chance: see passage.
+  std::atomic<std::uint64_t> last_chance{0};
+  [[nodiscard]] std::uint64_t next_chance() noexcept {
+    return last_chance.fetch_add(1, std::memory_order_relaxed);
+  }
+
   // A point at which tests end the process; or only this node, by an exception that its actor does not catch.
   void reached(std::string_view point) {
     if (faults.crash_at.empty() && simulated == nullptr) [[likely]]
@@ -159,6 +168,8 @@ struct node_context {
   std::function<void(const std::string&)> on_fatal;
   // The disk has become low, or is no longer.
   std::function<void(bool)> on_disk_low;
+  // Once a second, in the committer, so that it must not take long. May be none.
+  std::function<void()> on_watch;
 };
 
 }  // namespace posthorn

@@ -1,8 +1,10 @@
 #include "actors/outgoing.hpp"
 
+#include "actors/vhost.hpp"
 #include "mailbox/topology.hpp"
 
 #include <iterator>
+#include <utility>
 
 namespace posthorn {
 
@@ -38,17 +40,30 @@ void outgoing::append(outgoing&& later) {
   move_all(writes.prune_events, later.writes.prune_events);
   move_all(writes.uses, later.writes.uses);
   move_all(parcels, later.parcels);
+  move_all(passed, later.passed);
+  if (histories.expired()) histories = std::move(later.histories);
+}
+
+void outgoing::note_passage(const std::shared_ptr<vhost_port>& vhost,
+                            std::span<const std::string_view> exchanges, const envelope_ptr& message) {
+  if (exchanges.empty()) return;
+  histories = vhost;
+  for (const auto name : exchanges) passed.push_back({std::string{name}, message});
 }
 
 void outgoing::hand_over() {
   for (auto& p : parcels) p.to->post(std::move(p.messages));
   parcels.clear();
+  if (passed.empty()) return;
+  if (const auto vhost = histories.lock()) vhost->post(remember{std::exchange(passed, {})});
 }
 
-std::vector<queue_ptr> route_of(const topology& where, const envelope& message) {
+std::vector<queue_ptr> route_of(const topology& where, const envelope& message, const passage& with) {
   std::vector<queue_ptr> out;
   if (const auto* exchange = where.find_exchange(message.exchange())) {
-    where.route(*exchange, message.routing_key(), message.properties(), out);
+    auto through = with;
+    through.by_key_alone = message.by_key_alone();
+    where.route(*exchange, message.routing_key(), message.properties(), out, through);
     std::erase_if(out, [](const queue_ptr& queue) { return queue->port == nullptr; });
   }
   return out;

@@ -11,6 +11,8 @@
 #include "persist/actor_records.hpp"
 
 #include <memory>
+#include <span>
+#include <string_view>
 #include <vector>
 
 namespace posthorn {
@@ -23,13 +25,18 @@ struct outgoing {
 
   atomic_writes writes;
   std::vector<parcel> parcels;
+  std::vector<remember::passage_of> passed;  // exchanges with a recent history, of `histories`
+  std::weak_ptr<vhost_port> histories;
 
   [[nodiscard]] bool empty() const noexcept {
-    return parcels.empty() && writes.states.empty() && writes.timers.empty() && writes.events.empty() &&
-           writes.prune_events.empty() && writes.uses.empty();
+    return parcels.empty() && passed.empty() && writes.states.empty() && writes.timers.empty() &&
+           writes.events.empty() && writes.prune_events.empty() && writes.uses.empty();
   }
   // False: the mailbox is closed. `now` in milliseconds since 1970.
   [[nodiscard]] bool add(queue_port& to, const envelope_ptr& message, std::int64_t now);
+  // The exchanges with a recent history that it passed will hear of it.
+  void note_passage(const std::shared_ptr<vhost_port>& vhost, std::span<const std::string_view> exchanges,
+                    const envelope_ptr& message);
   // What `later` has stands behind what is here.
   void append(outgoing&& later);
   // Everything is durable.
@@ -38,6 +45,7 @@ struct outgoing {
 
 // Where a message goes that is published to `exchange` with its own routing key, in the vhost's topology of now.
 // Nowhere if there is no such exchange.
-[[nodiscard]] std::vector<queue_ptr> route_of(const topology& where, const envelope& message);
+[[nodiscard]] std::vector<queue_ptr> route_of(const topology& where, const envelope& message,
+                                              const passage& with);
 
 }  // namespace posthorn

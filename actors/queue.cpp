@@ -3,6 +3,7 @@
 #include "actors/actor_house.hpp"
 #include "actors/inhabitant.hpp"
 #include "actors/outgoing.hpp"
+#include "actors/simulation.hpp"
 #include "actors/supervisor.hpp"
 #include "actors/turns.hpp"
 #include "actors/vhost.hpp"
@@ -10,6 +11,7 @@
 #include "mailbox/queue_arguments.hpp"
 
 #include <algorithm>
+#include <random>
 #include <stdexcept>
 #include <unordered_map>
 
@@ -41,6 +43,7 @@ struct removed_queue {
   bool rejects = false;
 
   void operator()(const arrived&) const {}
+  void operator()(const change_rules&) const {}
   void operator()(const publish_batch& message) const {
     settled answer;
     for (const auto& m : message.messages) {
@@ -115,6 +118,8 @@ public:
   }
 
   void on(queue_message& message) {
+    if (box_.observes()) [[unlikely]]
+      box_.observe(clock_now(), next_random());
     std::visit([this](auto& m) { handle(m); }, message);
   }
   void discard(queue_message& message) { std::visit(removed_queue{port_.described}, message); }
@@ -177,6 +182,8 @@ private:
     run();
   }
 
+  void handle(change_rules&) {}
+
   void handle(arrived& message) {
     node_.counters.published->inc(static_cast<std::int64_t>(message.stored.size() + message.unstored.size()));
     if (!message.stored.empty()) {
@@ -201,8 +208,13 @@ private:
       if (a.holder == watched_.by) look_for_watched(a);
       switch (a.how) {
         case outcome::acknowledged: box_.acknowledge(a.holder, a.which, fx()); break;
-        case outcome::rejected: box_.reject(a.holder, a.which, fx()); break;
+        case outcome::rejected: box_.reject(a.holder, a.which, fx(), blame::yes); break;
+        case outcome::discarded: box_.reject(a.holder, a.which, fx()); break;
         case outcome::returned: box_.give_back(a.holder, a.which, fx()); break;
+        // Only a quorum queue tells apart what failed and what was not dealt with [47].
+        case outcome::released:
+          box_.give_back(a.holder, a.which, fx(), port_.is_quorum ? blame::no : blame::yes);
+          break;
       }
     }
     for (const auto& g : message.grants) box_.grant(g.to, g.bytes);
@@ -211,6 +223,13 @@ private:
 
   void handle(fetch_message& request) {
     if (turns_) return refuse_to_share(request);
+    if (port_.is_quorum && port_.rules.single_active) {  // [43]
+      refuse(request, refusal::kind::resource_locked,
+             "cannot obtain access to locked " + port_.described +
+                 ". basic.get operations are not supported by <<\"quorum\">> queues with single active "
+                 "consumer");
+      return;
+    }
     peer& p = peer_of(request.by, request.from);
     consumer_of(p, request.holder);
     fetched answer;
@@ -236,9 +255,15 @@ private:
     run();
   }
 
+  void handle(await_erased& request) {
+    purges_.push_back({{request.from, request.token}, 0});
+    run();
+  }
+
   void handle(inspect_queue& request) {
     last_used_ = node_.now();
-    self_->send(request.from, reply{request.token, queue_counts{box_.ready_count(), box_.consumer_count()}});
+    self_->send(request.from,
+                reply{request.token, queue_counts{box_.ready_count(), box_.told_consumer_count()}});
   }
 
   // The response time is that of one message at a time, so that it costs a look for a batch.
@@ -251,32 +276,44 @@ private:
         answer.which.begin(), answer.which.end(),
         [this](const sequence_range& r) { return r.first <= watched_.at && watched_.at <= r.last; });
     if (!is_there) return;
-    if (answer.how != outcome::returned) port_.response.note(actor_status::now() - watched_.since);
+    if (!comes_back(answer.how)) port_.response.note(actor_status::now() - watched_.since);
     watched_ = {};
   }
 
   // --- consumers ---
 
+  template <class Request>
+  void refuse(const Request& request, refusal::kind why, std::string text) {
+    self_->send(request.from, reply{request.token, refusal{why, std::move(text)}});
+  }
   // A durable actor takes its messages itself, and stays as long as it is known.
   template <class Request>
   void refuse_to_share(const Request& request) {
-    self_->send(request.from,
-                reply{request.token,
-                      refusal{refusal::kind::access_refused,
-                              port_.described + " handles its messages itself: bind a queue of your own to "
-                                                "where it gets them from"}});
+    refuse(request, refusal::kind::access_refused,
+           port_.described +
+               " handles its messages itself: bind a queue of your own to where it gets them "
+               "from");
+  }
+
+  // Steady, and chance, for the rules by which consumers are chosen. Of a test's node, both repeat themselves.
+  [[nodiscard]] std::chrono::nanoseconds clock_now() const {
+    if (node_.simulated != nullptr) return std::chrono::milliseconds{node_.now()};
+    return std::chrono::nanoseconds{actor_status::now()};
+  }
+  [[nodiscard]] std::uint64_t next_random() const {
+    if (node_.simulated != nullptr) return node_.simulated->choose(UINT64_MAX);
+    thread_local std::mt19937_64 random{std::random_device{}()};
+    return random();
   }
 
   void handle(consume& request) {
     if (turns_) return refuse_to_share(request);
-    const bool taken = exclusive_consumer_ || (request.exclusive && box_.consumer_count() > 0);
-    if (taken) {
-      self_->send(request.from, reply{request.token, refusal{refusal::kind::access_refused,
-                                                             port_.described + " in exclusive use"}});
-      return;
-    }
+    const bool exclusive = request.exclusive && !port_.is_quorum;  // which ignores it [38]
+    const bool taken =
+        exclusive_consumer_ || (exclusive && (box_.consumer_count() > 0 || port_.rules.single_active));
+    if (taken) return refuse(request, refusal::kind::access_refused, port_.described + " in exclusive use");
     peer& p = peer_of(request.by, request.from);
-    if (request.exclusive) exclusive_consumer_ = request.consumer.id;
+    if (exclusive) exclusive_consumer_ = request.consumer.id;
     consumer_of(p, request.consumer.id).consuming = true;
     had_consumer_ = true;
     self_->send(request.from, reply{request.token, done{}});
@@ -332,12 +369,18 @@ private:
 
   void handle(delete_queue& request) {
     if (turns_) return refuse_to_share(request);
-    const auto refuse = [&](const char* why) {
-      self_->send(request.from,
-                  reply{request.token, refusal{refusal::kind::precondition_failed, port_.described + why}});
-    };
-    if (request.if_unused && box_.consumer_count() > 0) return refuse(" in use");
-    if (request.if_empty && box_.ready_count() > 0) return refuse(" not empty");
+    if (port_.is_quorum && (request.if_unused || request.if_empty)) {  // [13]
+      refuse(request, refusal::kind::not_implemented,
+             "cannot delete " + port_.described + ". queue.delete operations with " +
+                 (request.if_unused ? "if-unused" : "if-empty") +
+                 " flag set are not supported by quorum queues");
+      return;
+    }
+    constexpr auto failed = refusal::kind::precondition_failed;
+    if (request.if_unused && box_.consumer_count() > 0)
+      return refuse(request, failed, port_.described + " in use");
+    if (request.if_empty && box_.ready_count() > 0)
+      return refuse(request, failed, port_.described + " not empty");
     deletions_.push_back({request.from, request.token});
     ask_for_removal();
   }
@@ -540,6 +583,11 @@ private:
     event.exchange = *port_.rules.dead_letter_exchange;
     event.time = std::chrono::seconds{now / 1000};
     event.dead_lettered_before = dead.message->dead_lettered();
+    event.delivered = dead.delivered || dead.message->delivered_before();
+    if (port_.is_quorum) {
+      event.returns = dead.returns;
+      event.attempts = dead.attempts;
+    }
     if (port_.rules.dead_letter_routing_key) event.routing_key = *port_.rules.dead_letter_routing_key;
     const auto copy = make_dead_letter(*dead.message, event);
     if (!copy) {
@@ -548,7 +596,11 @@ private:
       return;
     }
     bool led_somewhere = false;
-    for (const auto& to : route_of(*vhost->snapshot(), **copy)) {
+    std::vector<std::string_view> histories;
+    const auto where = vhost->snapshot();
+    const auto targets = route_of(*where, **copy, {.chance = node_.next_chance(), .histories = &histories});
+    outgoing_.note_passage(vhost, histories, *copy);
+    for (const auto& to : targets) {
       led_somewhere = true;
       if (would_cycle(**copy, to->name, dead.why)) continue;
       // One that closes meanwhile goes with what it has.
@@ -795,6 +847,7 @@ std::shared_ptr<queue_port> add_queue(node_context& node, const std::shared_ptr<
   if (!queue.arguments.empty()) {
     if (const auto arguments = decode_table(std::as_bytes(std::span{queue.arguments}))) {
       port->rules = rules_of(*arguments);
+      port->is_quorum = port->rules.quorum;
     }
   }
   auto child = child_of(node, port, queue_rules, queue.name, "queue");

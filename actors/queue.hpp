@@ -77,6 +77,7 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
   std::unique_ptr<const queue_origin> origin;  // what its actor begins with; null of a doorway
   mailbox_id id{};
   bool durable = false;
+  bool is_quorum = false;  // its type, which no policy changes
   mailbox_rules rules;
   std::string described;  // "queue 'q' in vhost '/'"
 

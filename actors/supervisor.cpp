@@ -277,6 +277,7 @@ void supervisor::shut_down() { tell(shut_down_note{}); }
 void supervisor::wake(const std::string& name) { tell(wake_note{name}); }
 void supervisor::started(const std::string& name) { tell(started_note{name}); }
 void supervisor::add(child_definition child) { tell(add_note{std::move(child), {}}); }
+void supervisor::remove(const std::string& name) { tell(remove_note{name}); }
 void supervisor::adopt(child_definition child, const caf::actor& running) {
   tell(add_note{std::move(child), running});
 }
@@ -308,7 +309,7 @@ void supervisor::work(const std::function<void(std::chrono::milliseconds)>& wake
       } else if (!notes_.empty()) {
         auto n = std::move(notes_.front());
         notes_.pop_front();
-        was_add = std::holds_alternative<add_note>(n);
+        was_add = std::holds_alternative<add_note>(n) || std::holds_alternative<remove_note>(n);
         apply(n, fx);
         dropped.swap(dropped_);
       } else {
@@ -383,6 +384,10 @@ void supervisor::apply(note& n, supervision_effects& fx) {
         orphaned_.push_back(sub);
       }
     }
+    if (s.removal_wanted) {
+      (void)core_->delete_child(ended->name);
+      return;
+    }
     if (std::exchange(s.restart_wanted, false)) {
       if (const auto now_is = core_->find_child(ended->name);
           now_is && now_is->state == child_state::stopped) {
@@ -406,7 +411,7 @@ void supervisor::apply(note& n, supervision_effects& fx) {
                       : sleeps     ? core_->add_sleeping_child(add->child.spec, now, fx)
                                    : core_->add_child(add->child.spec, now, fx);
     if (!done && (done.error().code == errc::overloaded || core_->is_ending())) {
-      refused_.push_back(std::move(*add));
+      refused_.emplace_back(std::move(*add));
       return;
     }
     if (!done) {
@@ -423,6 +428,8 @@ void supervisor::apply(note& n, supervision_effects& fx) {
     made->incarnation = 1;
     seats_.emplace(name, std::move(made));
     if (add->running) adopted_.emplace_back(name, add->running);
+  } else if (auto* leaves = std::get_if<remove_note>(&n)) {
+    remove_child(leaves->name, fx);
   } else if (auto* wake = std::get_if<wake_note>(&n)) {
     // One that waits for the end of another of its name is asked when its turn comes.
     const auto found = seats_.find(wake->name);
@@ -436,6 +443,21 @@ void supervisor::apply(note& n, supervision_effects& fx) {
   } else {
     core_->shut_down(now, fx);
   }
+}
+
+// Under the lock.
+void supervisor::remove_child(const std::string& name, supervision_effects& fx) {
+  const auto found = seats_.find(name);
+  if (found == seats_.end()) return;
+  found->second->removal_wanted = true;
+  const auto done = core_->terminate_child(name, system_.clock().now(), fx);
+  if (!done && done.error().code == errc::overloaded) {
+    refused_.emplace_back(remove_note{name});
+    return;
+  }
+  // One that still has to end is forgotten then.
+  if (done) (void)core_->delete_child(name);
+  ended_.push_back(name);
 }
 
 // Under the lock. By an operator's wish, so nothing of it counts as a failure.

@@ -108,6 +108,9 @@ public:
   // One more that runs already.
   void adopt(child_definition child, const caf::actor& running);
 
+  // Ends a child, soon, and forgets it: one of its name may be added again. Nothing happens if there is none.
+  void remove(const std::string& name);
+
   // Somebody has work for a child that sleeps: its `is_wanted` says so by now.
   void wake(const std::string& name);
 
@@ -139,6 +142,7 @@ private:
     bool restart_wanted = false;
     bool kill_wanted = false;  // as soon as it has an actor
     bool start_waits = false;  // for the end of the one before
+    bool removal_wanted = false;
   };
   struct begin_note {};
   struct started_note {
@@ -157,6 +161,9 @@ private:
     child_definition child;
     caf::actor running;
   };
+  struct remove_note {
+    std::string name;
+  };
   struct wake_note {
     std::string name;
   };
@@ -168,8 +175,8 @@ private:
     std::chrono::milliseconds took{0};
   };
   struct shut_down_note {};
-  using note = std::variant<begin_note, started_note, start_failed_note, ended_note, add_note, wake_note,
-                            restart_note, overran_note, shut_down_note>;
+  using note = std::variant<begin_note, started_note, start_failed_note, ended_note, add_note, remove_note,
+                            wake_note, restart_note, overran_note, shut_down_note>;
   class shell;
   using time_point = supervision::time_point;
 
@@ -190,6 +197,7 @@ private:
   void carry_out(supervision_effects& fx, const std::function<void(const failure&)>& quit);
   void start_child(const std::string& name);
   void restart_child(const std::string& name, supervision_effects& fx);
+  void remove_child(const std::string& name, supervision_effects& fx);
   void watch(const caf::actor& handle, const std::string& name, std::uint64_t incarnation);
   void stop_child(const std::string& name, bool by_force);
   void report_start();
@@ -226,7 +234,7 @@ private:
   std::vector<std::string> ended_;                           // and may be forgotten by the core
   std::vector<std::string> to_revive_;  // supervisors that lost their actor in the middle of something
   std::vector<std::shared_ptr<supervisor>> orphaned_;  // without an actor, and will have none: to be killed
-  std::deque<add_note> refused_;                 // for now: children to be added when the core can take them
+  std::deque<note> refused_;  // for now: children to be added or removed when the core can do it
   std::chrono::milliseconds shortest_limit_{0};  // of a handler of any child; 0: none has one
   std::vector<std::string> overrunning_;         // and were told of
   std::set<std::weak_ptr<supervisor>, std::owner_less<>> below_;  // supervisors; some may be gone

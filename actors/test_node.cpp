@@ -70,7 +70,8 @@ public:
 
   sent_message publish(const envelope_ptr& message) {
     auto& context = node_.context();
-    const auto targets = context.house->route(*context.actors_vhost.lock()->snapshot(), *message);
+    const auto targets = context.house->route(*context.actors_vhost.lock()->snapshot(), *message,
+                                              {.chance = context.next_chance()});
     if (targets.empty()) {
       throw test_failure{
           "nothing has the name '" + std::string{message->routing_key()} +

@@ -74,7 +74,10 @@ envelope_ptr raw_turn::make(std::string_view exchange, std::string_view key, con
 }
 
 void raw_turn::deliver(const envelope_ptr& message, bool must_exist, std::string_view to) {
-  const auto targets = p_.node.house->route(p_.where, *message);
+  std::vector<std::string_view> histories;
+  const auto targets =
+      p_.node.house->route(p_.where, *message, {.chance = p_.node.next_chance(), .histories = &histories});
+  p_.sent.note_passage(p_.node.actors_vhost.lock(), histories, message);
   if (targets.empty() && must_exist) throw turn_error{p_.node.house->why_nowhere(to).text};
   for (auto port : targets) {
     if (must_exist && port->is_full()) {

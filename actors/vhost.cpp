@@ -1,8 +1,10 @@
 #include "actors/vhost.hpp"
 
 #include "actors/actor_house.hpp"
+#include "actors/directory.hpp"
 #include "actors/queue.hpp"
 #include "actors/supervisor.hpp"
+#include "mailbox/recent_history.hpp"
 
 #include <algorithm>
 #include <deque>
@@ -18,7 +20,11 @@ struct release {
   release_owner what;
   std::string after;  // the queues up to this name are gone
 };
-using request = std::variant<topology_request, queue_removal, release>;
+// Everything goes, step by step; it is in its place again until nothing is left.
+struct emptying {
+  std::function<void()> when_empty;
+};
+using request = std::variant<topology_request, queue_removal, release, emptying>;
 
 // A step holds no more requests, and begins none beyond so many changes: 128 queues are declared in about 2 ms, of which
 // the actor works half and the committer the rest, and deleted in 4. Others wait no longer than that for the thread and
@@ -26,6 +32,9 @@ using request = std::variant<topology_request, queue_removal, release>;
 constexpr std::size_t step_size_max = 128;
 
 constexpr std::uint64_t go_on_tick = 1;
+
+// How long the deletion of a virtual host waits for room in the store.
+constexpr auto retry_delay = std::chrono::milliseconds{200};
 
 }  // namespace
 
@@ -77,6 +86,7 @@ private:
     std::vector<pending_answer> answers;
     std::vector<std::shared_ptr<queue_port>> removed;
     std::map<connection_id, names> owned;
+    std::vector<std::function<void()>> emptied;
   };
 
   // Choices come in with the command, so that it gives the same result wherever it is applied.
@@ -100,10 +110,15 @@ private:
   }
 
   void handle(queue_removal& message) { waiting_.emplace_back(std::move(message)); }
+  void handle(empty_vhost& message) {
+    is_closing_ = true;
+    waiting_.emplace_back(emptying{std::move(message.when_empty)});
+  }
+  void handle(apply_policies&) {}
   void handle(release_owner& message) { waiting_.emplace_back(release{std::move(message), {}}); }
 
   void begin() {
-    step_.emplace(step{{}, *port_->snapshot(), {}, {}, {}, {}});
+    step_.emplace(step{{}, *port_->snapshot(), {}, {}, {}, {}, {}});
     auto& s = *step_;
     while (!waiting_.empty() && s.requests.size() < step_size_max && s.changes.size() < step_size_max) {
       s.requests.push_back(std::move(waiting_.front()));
@@ -130,8 +145,7 @@ private:
   void apply(const topology_request& message) {
     auto& s = *step_;
     const auto changes_before = s.changes.size();
-    auto refused =
-        std::visit([&](const auto& command) { return s.next.on(command, s.changes); }, message.command);
+    auto refused = apply_to(s.next, message.command, s.changes);
     pending_answer answer{message.from, {message.token, done{}}, {}};
     if (refused) {
       answer.what.what = std::move(*refused);
@@ -143,6 +157,34 @@ private:
     }
     s.answers.push_back(std::move(answer));
     note_removed(changes_before);
+  }
+
+  std::optional<refusal> apply_to(topology& next, const decltype(topology_request::command)& command,
+                                  topology::changes& changes) const {
+    if (is_closing_) {
+      return refusal{refusal::kind::not_allowed, "vhost '" + port_->name() + "' is being deleted"};
+    }
+    if (const auto* declare = std::get_if<declare_queue>(&command)) return apply_to(next, *declare, changes);
+    return std::visit([&](const auto& c) { return next.on(c, changes); }, command);
+  }
+
+  // The limit is the last thing that is looked at, and only if there would be one more queue [19].
+  std::optional<refusal> apply_to(topology& next, const declare_queue& command,
+                                  topology::changes& changes) const {
+    const auto laid_down = node_.directory->snapshot()->find_vhost(port_->name());
+    if (!laid_down || !laid_down->what.limits.queues_max || next.find_queue(command.name) != nullptr) {
+      return next.on(command, changes);
+    }
+    const auto before = next;
+    const auto changes_before = changes.size();
+    auto refused = next.on(command, changes);
+    if (refused || changes.size() == changes_before) return refused;
+    auto full = check_queue(laid_down->what.limits, before.queue_count(), command.name, port_->name());
+    if (full) {
+      next = before;
+      changes.erase(changes.begin() + static_cast<std::ptrdiff_t>(changes_before), changes.end());
+    }
+    return full;
   }
 
   void apply(const queue_removal& message) {
@@ -191,6 +233,42 @@ private:
     if (message.what.from) s.answers.push_back({message.what.from, {message.what.token, done{}}, {}});
   }
 
+  // Queues first, with what is bound to them; then exchanges; then what is bound between those that stay.
+  void apply(emptying& message) {
+    auto& s = *step_;
+    const auto before = s.changes.size();
+    const auto has_room = [&] { return s.changes.size() - before < step_size_max; };
+    std::vector<remove_queue> queues;
+    s.next.for_each_queue([&](const queue_ptr& queue) {
+      if (queues.size() < step_size_max) queues.push_back({queue->id, queue->name});
+    });
+    for (std::size_t i = 0; i < queues.size() && has_room(); ++i) s.next.on(queues[i], s.changes);
+    if (has_room()) {
+      std::vector<delete_exchange> exchanges;
+      s.next.for_each_exchange([&](const exchange_state& exchange) {
+        const auto& name = exchange.definition.name;
+        if (name.empty() || name.starts_with("amq.")) return;
+        if (exchanges.size() < step_size_max) exchanges.push_back({name, false});
+      });
+      for (std::size_t i = 0; i < exchanges.size() && has_room(); ++i) s.next.on(exchanges[i], s.changes);
+    }
+    if (has_room()) {
+      std::vector<unbind> bindings;
+      s.next.for_each_binding([&](const binding_definition& b) {
+        if (bindings.size() >= step_size_max || b.source.empty()) return;
+        bindings.push_back({b.kind, b.source, b.destination, b.routing_key, b.arguments, {}});
+      });
+      for (std::size_t i = 0; i < bindings.size() && has_room(); ++i) s.next.on(bindings[i], s.changes);
+    }
+    note_removed(before);
+    if (s.changes.size() != before) {
+      waiting_.emplace_front(std::move(message));
+      message.when_empty = nullptr;
+    } else {
+      s.emptied.push_back(message.when_empty);
+    }
+  }
+
   // Queues that this step removes and that have an actor already.
   void note_removed(std::size_t changes_before) {
     for (std::size_t i = changes_before; i < step_->changes.size(); ++i) {
@@ -199,6 +277,53 @@ private:
         step_->removed.push_back(port_of(*removed->queue).shared_from_this());
       }
     }
+  }
+
+  // --- recent histories: mailbox/recent_history.hpp ---
+
+  void handle(remember& message) {
+    const auto where = port_->snapshot();
+    for (const auto& p : message.passed) note_passage(*where, p.exchange, p.message);
+  }
+
+  void note_passage(const topology& where, std::string_view name, const envelope_ptr& message) {
+    const auto* exchange = where.find_exchange(name);  // it may be gone, or another one
+    if (exchange == nullptr || exchange->definition.type != exchange_type::recent_history) return;
+    auto history = histories_.find(name);
+    if (history == histories_.end()) {
+      const auto arguments = decode_table(std::as_bytes(std::span{exchange->definition.arguments}));
+      const recent_history made{recent_history::length_of(arguments ? *arguments : field_table{})};
+      history = histories_.emplace(name, made).first;
+    }
+    history->second.remember(message);
+  }
+
+  // What is new behind such an exchange gets what it remembers.
+  void replay(const binding_definition& to, const topology& where) {
+    const auto history = histories_.find(to.source);
+    if (history == histories_.end()) return;
+    const auto* next = to.kind == destination_kind::exchange ? where.find_exchange(to.destination) : nullptr;
+    const auto messages = history->second.messages();  // it may pass the same exchange once more
+    std::map<std::shared_ptr<queue_port>, arrived> parcels;
+    for (const auto& message : messages) {
+      std::vector<queue_ptr> targets;
+      std::vector<std::string_view> passed;
+      if (next != nullptr) {
+        where.route(
+            *next, message->routing_key(), message->properties(), targets,
+            {.chance = node_.next_chance(), .histories = &passed, .by_key_alone = message->by_key_alone()});
+      } else if (const auto* queue = where.find_queue(to.destination)) {
+        targets.push_back(*queue);
+      }
+      for (const auto& queue : targets) {
+        if (!queue->port) continue;
+        if (auto taker = node_.house->taker_of(*queue)) {
+          parcels[std::move(taker)].unstored.push_back({message, {}, 0});
+        }
+      }
+      for (const auto name : passed) note_passage(where, name, message);
+    }
+    for (auto& [port, parcel] : parcels) port->post(std::move(parcel));
   }
 
   void handle(topology_written& message) {
@@ -222,6 +347,10 @@ private:
       } else if (const auto* removed = std::get_if<queue_removed>(&change);
                  removed && removed->queue->owner) {
         forget_owned(*removed->queue->owner, removed->queue->name);
+      } else if (const auto* bound = std::get_if<binding_added>(&change)) {
+        if (!histories_.empty()) replay(*bound->binding, s.next);
+      } else if (const auto* gone = std::get_if<exchange_removed>(&change)) {
+        histories_.erase(gone->exchange.name);
       }
     }
     for (const auto& [owner, created] : s.owned) {
@@ -234,6 +363,7 @@ private:
     const auto published = std::make_shared<const topology>(std::move(s.next));
     port_->publish(published);
     for (const auto& queue : s.removed) queue->post(queue_removed_now{queue});
+    for (const auto& emptied : s.emptied) emptied();
     for (auto& a : s.answers) {
       if (auto* declared = std::get_if<queue_declared>(&a.what.what)) {
         const auto* queue = published->find_queue(a.declared);
@@ -251,7 +381,13 @@ private:
                                                           "; free some space and try again"};
     node_.log(node_context::severity::warning,
               "a change of vhost '" + port_->name() + "' could not be made durable: " + why.text);
+    bool empties = std::any_of(waiting_.begin(), waiting_.end(),
+                               [](const auto& w) { return std::holds_alternative<emptying>(w); });
     for (const auto& r : s.requests) {
+      if (const auto* all = std::get_if<emptying>(&r); all && all->when_empty) {
+        waiting_.emplace_front(*all);
+        empties = true;
+      }
       if (const auto* asked = std::get_if<topology_request>(&r)) {
         self_->send(asked->from, reply{asked->token, text});
       } else if (const auto* removal = std::get_if<queue_removal>(&r)) {
@@ -260,6 +396,10 @@ private:
         // Its queues do not survive a restart anyway, and nobody else can reach them.
         self_->send(released->what.from, reply{released->what.token, done{}});
       }
+    }
+    if (empties) {
+      if (!std::exchange(going_on_, true)) self_->delayed_send(self_, retry_delay, tick{go_on_tick});
+      return;
     }
     go_on();
   }
@@ -282,9 +422,12 @@ private:
   vhost_port* port_;  // whose snapshot is the topology
 
   std::map<connection_id, names> owned_;  // exclusive queues
+  std::map<std::string, recent_history, std::less<>>
+      histories_;  // by exchange; only those that something passed
   std::deque<request> waiting_;
   std::optional<step> step_;
-  bool going_on_ = false;  // a tick will begin the next step
+  bool going_on_ = false;    // a tick will begin the next step
+  bool is_closing_ = false;  // the virtual host is being deleted
 };
 
 vhost_port::vhost_port(node_context& node, std::string name, topology_ptr first)

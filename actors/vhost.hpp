@@ -8,7 +8,9 @@
 //           queue_removal    from a queue      -> queue_removed_now or queue_not_removed
 //           release_owner    from a connection -> reply, if it waits for one: its exclusive queues are gone
 //           topology_written from the committer
+//           remember         from whoever routed a message through an exchange with a recent history
 // Sends     write_topology   to the committer, one at a time: what arrives meanwhile is the next one
+//           arrived          to queues that are bound to an exchange with a recent history
 // Stops     when its supervisor does.
 #pragma once
 

@@ -1,11 +1,14 @@
 #include "gateway/http_door.hpp"
 
 #include "actors/broker.hpp"
+#include "gateway/http/management.hpp"
 #include "gateway/http/server.hpp"
+#include "gateway/node_administration.hpp"
 #include "gateway/node_status.hpp"
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 
 #include <thread>
 #include <utility>
@@ -22,6 +25,7 @@ struct http_door::impl {
   }
 
   node_status status;
+  node_administration administration;
   boost::asio::io_context io{1};
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work{io.get_executor()};
   std::unique_ptr<http::server> server;
@@ -35,8 +39,13 @@ result<std::unique_ptr<http_door>> http_door::listen(broker& node, const http_do
                                                      const amqp091::server* amqp) {
   auto made = std::make_unique<impl>(node.node_name());
   made->status.attach(node, amqp);
+  made->administration.attach(node);
+  auto* const io = &made->io;
   auto server = http::server::listen(made->io, settings.host, settings.port,
-                                     http::make_api(made->status, made->status));
+                                     http::make_management(made->status, made->status, &made->status, made->administration,
+                                                           [io](std::function<void()> run) {
+                                                             boost::asio::post(*io, std::move(run));
+                                                           }));
   if (!server) return server.error();
   made->server = std::move(*server);
   made->thread = std::thread{[io = &made->io] { io->run(); }};

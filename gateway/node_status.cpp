@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <deque>
 #include <fstream>
+#include <future>
 #include <span>
 #include <string>
 #include <tuple>
@@ -312,20 +313,34 @@ http::node_summary node_status::overview() const {
   out.store_used = space.file_size;
   out.disk_free = space.disk_free;
   out.disk_free_min = context.disk_free_min;
-  out.disk_alarm = context.disk_low.load();
+  out.disk_alarm = running->alarms().of(resource::disk).is_raised();
+  out.memory_limit = running->memory_high_watermark();
+  out.memory_alarm = running->alarms().of(resource::memory).is_raised();
   return out;
 }
 
 http::login node_status::authenticate(std::string_view user, std::string_view password,
                                       bool remote_is_loopback) const {
+  std::promise<http::login> verdict;
+  check_login(std::string{user}, std::string{password}, remote_is_loopback,
+              [&verdict](http::login answer) { verdict.set_value(answer); });
+  return verdict.get_future().get();
+}
+
+void node_status::check_login(std::string user, std::string password, bool remote_is_loopback,
+                              std::function<void(http::login)> answer) const {
   broker* const running = broker_;
-  if (running == nullptr) return http::login::refused;
-  switch (running->authenticate(user, password, remote_is_loopback)) {
-    case broker::login::accepted: return http::login::accepted;
-    case broker::login::loopback_only: return http::login::loopback_only;
-    case broker::login::refused: break;
-  }
-  return http::login::refused;
+  if (running == nullptr) return answer(http::login::refused);
+  running->authenticate(std::move(user), secret{std::move(password)}, remote_is_loopback,
+                        [answer = std::move(answer)](broker::login verdict) {
+                          switch (verdict) {
+                            case broker::login::accepted: return answer(http::login::accepted);
+                            case broker::login::loopback_only: return answer(http::login::loopback_only);
+                            case broker::login::overloaded: return answer(http::login::overloaded);
+                            case broker::login::refused: break;
+                          }
+                          answer(http::login::refused);
+                        });
 }
 
 std::optional<std::string> node_status::unhealthy_reason() const {
@@ -431,6 +446,42 @@ result<void> node_status::restart_actor(std::string_view path) {
   const auto which = canonical_actor_path(path);
   if (!which) return which.error();
   return running->tree().restart(*which);
+}
+
+std::vector<http::alarm_summary> node_status::list_alarms() const {
+  broker* const running = broker_;
+  std::vector<http::alarm_summary> out;
+  if (running == nullptr) return out;
+  for (const auto what : all_resources) {
+    const auto state = running->alarms().of(what);
+    const bool is_disk = what == resource::disk;
+    out.push_back({std::string{to_string(what)}, state.is_low, state.by_hand,
+                   is_disk ? running->space().disk_free : anonymous_memory(),
+                   is_disk ? running->context().disk_free_min : running->memory_high_watermark()});
+  }
+  return out;
+}
+
+result<void> node_status::set_alarm(std::string_view name, bool is_raised) {
+  broker* const running = broker_;
+  if (running == nullptr) return not_yet();
+  const auto what = parse_resource(name);
+  if (!what) {
+    return error{errc::unreachable,
+                 "no alarm is called " + std::string{name.substr(0, 64)} + ": there are memory and disk"};
+  }
+  auto& alarms = running->alarms();
+  if (alarms.raised_by_hand(*what, is_raised)) {
+    running->context().log(node_context::severity::warning,
+                           "an operator has " + std::string{is_raised ? "raised" : "cleared"} +
+                               " the alarm for " + std::string{to_string(*what)} +
+                               (is_raised ? ": publishers wait until it is cleared by hand" : ""));
+  }
+  if (!is_raised && alarms.of(*what).is_low) {
+    return overloaded("the alarm for " + std::string{to_string(*what)} +
+                      " stays, for the node measures that it is low: it goes when there is room again");
+  }
+  return {};
 }
 
 }  // namespace posthorn

@@ -16,7 +16,7 @@
 
 namespace posthorn {
 
-class node_status final : public http::broker_view, public http::actor_tree_view {
+class node_status final : public http::broker_view, public http::actor_tree_view, public http::alarm_view {
 public:
   explicit node_status(std::string node_name) : node_name_{std::move(node_name)} {}
 
@@ -32,8 +32,11 @@ public:
   [[nodiscard]] std::optional<http::queue_summary> show_queue(std::string_view vhost,
                                                               std::string_view name) const override;
   [[nodiscard]] http::node_summary overview() const override;
+  // Waits for the check of the password: where that matters, `check_login` is asked.
   [[nodiscard]] http::login authenticate(std::string_view user, std::string_view password,
                                          bool remote_is_loopback) const override;
+  void check_login(std::string user, std::string password, bool remote_is_loopback,
+                   std::function<void(http::login)> answer) const override;
   [[nodiscard]] std::optional<std::string> unhealthy_reason() const override;
   [[nodiscard]] std::string metrics() const override;
 
@@ -45,6 +48,9 @@ public:
       std::size_t count_max) const override;
   result<void> kill_actor(std::string_view path) override;
   result<void> restart_actor(std::string_view path) override;
+
+  [[nodiscard]] std::vector<http::alarm_summary> list_alarms() const override;
+  result<void> set_alarm(std::string_view resource, bool is_raised) override;
 
 private:
   const std::string node_name_;

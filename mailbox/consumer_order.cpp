@@ -21,7 +21,7 @@ std::uint64_t next_random(std::uint64_t& state) noexcept {
 
 }  // namespace
 
-void consumer_order::add(consumer_id id, std::int64_t priority, std::uint32_t weight) {
+void consumer_order::add(consumer_id id, std::int64_t priority, std::uint32_t weight, bool in_turn) {
   member m;
   m.priority = priority;
   m.weight = std::clamp<std::uint32_t>(weight, 1, balance::weight_max);
@@ -32,7 +32,7 @@ void consumer_order::add(consumer_id id, std::int64_t priority, std::uint32_t we
   if (!plain() && !settings_.single_active) {
     its.chooser.add(as_member(id), keyed() ? m.weight : 0);
   }
-  if (!settings_.single_active) {
+  if (!settings_.single_active && in_turn) {
     members_.at(id).in_turn = true;
     its.turns.push_back(id);
   }

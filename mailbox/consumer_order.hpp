@@ -49,7 +49,7 @@ public:
   explicit consumer_order(const consumer_order_settings& settings) : settings_{settings} {}
 
   // Once for each; it is able when `update` says so.
-  void add(consumer_id id, std::int64_t priority, std::uint32_t weight);
+  void add(consumer_id id, std::int64_t priority, std::uint32_t weight, bool in_turn = true);
   void remove(consumer_id id);
   // Whether it can take a message now, and whether it holds none. Whoever is no consumer (any more) is skipped.
   void update(consumer_id id, bool able, bool idle);

@@ -1,5 +1,6 @@
 #include "mailbox/dead_letter.hpp"
 
+#include "mailbox/delivered_properties.hpp"
 #include "mailbox/field_table.hpp"
 #include "mailbox/properties.hpp"
 
@@ -43,7 +44,7 @@ std::string_view without_zeros(std::string_view digits) {
 
 field_value entry_of(const envelope& message, const field_table& headers, const death& event) {
   field_array keys{field_value::of_string(message.routing_key())};
-  const auto* more = headers.find("CC");
+  const auto* more = message.by_key_alone() ? nullptr : headers.find("CC");
   if (const auto* copies = more != nullptr ? as_array(*more) : nullptr) {
     for (const auto& key : *copies) {
       if (key.type == 'S') keys.push_back(key);
@@ -112,10 +113,7 @@ result<envelope_ptr> make_dead_letter(const envelope& message, const death& even
   if (event.dead_lettered_before) history = history_of(headers);
   const bool first = history.empty();
   record(history, message, headers, event);
-  if (event.routing_key) {
-    headers.erase("CC");
-    headers.erase("BCC");
-  }
+  if (event.returns != 0) add_delivery_counts(headers, event.returns, event.attempts);
   replace(headers, "x-death", field_value::of_array(std::move(history)));
   const auto describe = [&](const std::string& which) {
     replace(headers, which + "-reason", field_value::of_string(to_string(event.reason)));
@@ -137,7 +135,10 @@ result<envelope_ptr> make_dead_letter(const envelope& message, const death& even
   }
   return make_envelope(event.exchange, key,
                        {reinterpret_cast<const std::byte*>(properties.data()), properties.size()},
-                       message.persistent(), message.body(), true);
+                       message.persistent(), message.body(),
+                       {.dead_lettered = true,
+                        .delivered_before = event.delivered,
+                        .by_key_alone = event.routing_key.has_value() || message.by_key_alone()});
 }
 
 bool would_cycle(const envelope& dead_letter, std::string_view queue, death_reason reason) {
@@ -155,14 +156,12 @@ bool would_cycle(const envelope& dead_letter, std::string_view queue, death_reas
   return false;
 }
 
-bool was_delivered_before(const envelope& dead_letter) {
+std::uint16_t failed_deliveries_of(const envelope& dead_letter) {
   const auto headers = decode_table(headers_of(dead_letter.properties()));
-  if (!headers) return false;
-  const auto history = history_of(*headers);
-  return std::any_of(history.begin(), history.end(), [](const field_value& entry) {
-    const auto reason = text_in(entry, "reason");
-    return reason == to_string(death_reason::rejected) || reason == to_string(death_reason::delivery_limit);
-  });
+  const auto* found = headers ? headers->find(delivery_count_header) : nullptr;
+  const auto count = found != nullptr ? as_integer(*found) : std::nullopt;
+  constexpr std::int64_t count_max = std::numeric_limits<std::uint16_t>::max();
+  return static_cast<std::uint16_t>(std::clamp<std::int64_t>(count.value_or(0), 0, count_max));
 }
 
 }  // namespace posthorn

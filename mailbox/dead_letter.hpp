@@ -39,6 +39,10 @@ struct death {
   // Whether the message was made by make_dead_letter. If it was not, an x-death in it comes from a client, who may
   // have republished the headers of a dead letter: that is no history of this message, and is replaced [62].
   bool dead_lettered_before = false;
+  // Whether somebody had it in his hands: wherever it goes, it may have been seen before, and is delivered as such.
+  bool delivered = false;
+  // Of a quorum queue: how often it came back, and how often of these a delivery had failed [48].
+  std::uint16_t returns = 0, attempts = 0;
 };
 
 // What is published to the dead-letter exchange. Body, properties and headers that are not named here stay byte for
@@ -46,8 +50,9 @@ struct death {
 //
 //   - The expiration is removed, so that the message does not expire again where it goes [63].
 //   - Without a dead-letter routing key, the message keeps all of its keys: routing key, CC and BCC. With one, it has
-//     only that, so that CC and BCC are removed [64]. BCC is expected to be still in the headers: whoever delivers a
-//     message removes it [31].
+//     only that; CC stays to be read, but names no keys any more [64]. BCC is expected to be still in the headers:
+//     whoever delivers a message removes it [31].
+//   - What a quorum queue has counted is in the headers x-acquired-count and x-delivery-count, where the next one goes on.
 //   - Headers that cannot be read are replaced, and so is a history that is not one.
 //
 // Errors: `refused` when exchange and key do not fit into an envelope, or the headers have outgrown it; `corrupted`
@@ -59,9 +64,7 @@ struct death {
 // make_dead_letter. To be asked for each queue to which its exchange routes it.
 [[nodiscard]] bool would_cycle(const envelope& dead_letter, std::string_view queue, death_reason reason);
 
-// Whether a message that was made by make_dead_letter had been delivered when it died: wherever it goes, it may have been
-// seen before, and is delivered as such. What expired after it had been returned cannot be told from what was never
-// delivered.
-[[nodiscard]] bool was_delivered_before(const envelope& dead_letter);
+// How many deliveries of it had failed when it died, as far as quorum queues have counted them.
+[[nodiscard]] std::uint16_t failed_deliveries_of(const envelope& dead_letter);
 
 }  // namespace posthorn

@@ -12,4 +12,6 @@ struct Envelope {
   body @3 :Data;
   persistent @4 :Bool;  # delivery-mode 2: survives a restart in a durable queue
   deadLettered @5 :Bool;  # a queue gave it up: its x-death headers are ours, not a client's
+  deliveredBefore @6 :Bool;  # and somebody had it in his hands before that
+  byKeyAlone @7 :Bool;  # its keys were replaced by one: what CC and BCC name does not count any more
 }

@@ -87,7 +87,7 @@ result<envelope_ptr> envelope::read(std::span<const std::byte> stored) {
     made->properties_ = part_of(fields.getProperties());
     made->body_ = part_of(fields.getBody());
     made->persistent_ = fields.getPersistent();
-    made->dead_lettered_ = fields.getDeadLettered();
+    made->marks_ = {fields.getDeadLettered(), fields.getDeliveredBefore(), fields.getByKeyAlone()};
   } catch (const kj::Exception& e) {
     return corrupted(std::string{"not an envelope: "} + e.getDescription().cStr());
   }
@@ -99,7 +99,7 @@ result<envelope_ptr> envelope::read(std::span<const std::byte> stored) {
 
 envelope_builder::envelope_builder(std::string_view exchange, std::string_view routing_key,
                                    std::span<const std::byte> properties, bool persistent,
-                                   std::size_t body_size, bool dead_lettered)
+                                   std::size_t body_size, const envelope_marks& marks)
     : missing_{body_size} {
   expects(exchange.size() <= envelope::name_size_max && routing_key.size() <= envelope::name_size_max &&
               properties.size() <= envelope::properties_size_max && body_size <= envelope::body_size_max,
@@ -117,7 +117,9 @@ envelope_builder::envelope_builder(std::string_view exchange, std::string_view r
   one_segment message{words + word_size, size - word_size};
   auto fields = message.initRoot<wire::Envelope>();
   fields.setPersistent(persistent);
-  fields.setDeadLettered(dead_lettered);
+  fields.setDeadLettered(marks.dead_lettered);
+  fields.setDeliveredBefore(marks.delivered_before);
+  fields.setByKeyAlone(marks.by_key_alone);
   const auto place = [&](capnp::Data::Builder data) -> envelope::part {
     if (data.size() == 0) return {};
     const auto offset = reinterpret_cast<std::byte*>(data.begin()) - words;
@@ -137,7 +139,7 @@ envelope_builder::envelope_builder(std::string_view exchange, std::string_view r
   }
   if (body_size != 0) made.body_ = place(fields.initBody(static_cast<unsigned>(body_size)));
   made.persistent_ = persistent;
-  made.dead_lettered_ = dead_lettered;
+  made.marks_ = marks;
   // The segment table of the flat format: one segment, and its size in words.
   const std::uint32_t table[2] = {0, static_cast<std::uint32_t>(size / word_size - 1)};
   std::memcpy(words, table, sizeof table);
@@ -159,8 +161,8 @@ envelope_ptr envelope_builder::finish() {
 
 envelope_ptr make_envelope(std::string_view exchange, std::string_view routing_key,
                            std::span<const std::byte> properties, bool persistent,
-                           std::span<const std::byte> body, bool dead_lettered) {
-  envelope_builder builder{exchange, routing_key, properties, persistent, body.size(), dead_lettered};
+                           std::span<const std::byte> body, const envelope_marks& marks) {
+  envelope_builder builder{exchange, routing_key, properties, persistent, body.size(), marks};
   builder.append_body(body);
   return builder.finish();
 }

@@ -22,6 +22,13 @@
 namespace posthorn {
 
 class envelope;
+// What the node knows of a message that does not stand in its properties.
+struct envelope_marks {
+  bool dead_lettered = false;     // a queue gave it up: its x-death headers are ours, not a client's
+  bool delivered_before = false;  // and somebody had it in his hands before that
+  bool by_key_alone = false;  // its keys were replaced by one: what CC and BCC name does not count any more
+};
+
 using envelope_ptr = boost::intrusive_ptr<const envelope>;
 
 class alignas(8) envelope {
@@ -44,8 +51,9 @@ public:
   [[nodiscard]] std::span<const std::byte> properties() const noexcept { return view(properties_); }
   [[nodiscard]] std::span<const std::byte> body() const noexcept { return view(body_); }
   [[nodiscard]] bool persistent() const noexcept { return persistent_; }
-  // A queue gave it up: its x-death headers are ours, not a client's.
-  [[nodiscard]] bool dead_lettered() const noexcept { return dead_lettered_; }
+  [[nodiscard]] bool dead_lettered() const noexcept { return marks_.dead_lettered; }
+  [[nodiscard]] bool delivered_before() const noexcept { return marks_.delivered_before; }
+  [[nodiscard]] bool by_key_alone() const noexcept { return marks_.by_key_alone; }
 
   // The whole flat message, with its segment table.
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {words(), size_}; }
@@ -83,7 +91,8 @@ private:
   mutable std::atomic<std::uint32_t> references_{0};
   std::uint32_t size_;
   part exchange_, routing_key_, properties_, body_;
-  bool persistent_ = false, dead_lettered_ = false;
+  bool persistent_ = false;
+  envelope_marks marks_;
 };
 
 // Builds one envelope whose body may come in pieces. The sizes were checked by the caller against the limits above.
@@ -92,7 +101,7 @@ public:
   envelope_builder() noexcept = default;
   envelope_builder(std::string_view exchange, std::string_view routing_key,
                    std::span<const std::byte> properties, bool persistent, std::size_t body_size,
-                   bool dead_lettered = false);
+                   const envelope_marks& marks = {});
 
   // The next piece of the body. More than was announced is a bug of the caller.
   void append_body(std::span<const std::byte> piece);
@@ -110,6 +119,6 @@ private:
 // The whole envelope at once, for those that have the whole body.
 [[nodiscard]] envelope_ptr make_envelope(std::string_view exchange, std::string_view routing_key,
                                          std::span<const std::byte> properties, bool persistent,
-                                         std::span<const std::byte> body, bool dead_lettered = false);
+                                         std::span<const std::byte> body, const envelope_marks& marks = {});
 
 }  // namespace posthorn

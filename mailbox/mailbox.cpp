@@ -170,8 +170,7 @@ void mailbox::publish(std::span<arrival> messages, effects& out, std::int64_t no
     entry e;
     e.at = at;
     e.size = static_cast<std::uint32_t>(m.message->body().size());
-    if (m.message->dead_lettered()) [[unlikely]]
-      e.redelivered = was_delivered_before(*m.message);
+    e.redelivered = m.message->delivered_before() && !goes_at_once(*m.message);
     if (levels_) [[unlikely]]
       e.level = level_of(*m.message);
     if (durable_ && m.message->persistent()) e.where = kept::journaled;
@@ -191,6 +190,11 @@ void mailbox::publish(std::span<arrival> messages, effects& out, std::int64_t no
       its.head.push_back(std::move(e));
     } else {
       its.tail.push_back(std::move(e));
+    }
+    if (levels_ && ready_count() == 1) [[unlikely]] {
+      // Who waits for it gets it, before one of a higher priority comes that was sent later.
+      dispatch(out, now);
+      out.load.reset();
     }
   }
   keep_within_memory();
@@ -220,13 +224,17 @@ bool mailbox::has_too_many() const noexcept {
 bool mailbox::refuses(const envelope& message, effects& out, std::int64_t now) {
   const auto size = message.body().size();
   if (book_->rules.on_overflow == mailbox_rules::overflow::drop_head) return false;
-  if (!too_many(ready_count() + 1, ready_size_ + size)) return false;
+  // As in RabbitMQ, a quorum queue refuses once it holds too much, and a classic one what would be too much, even if
+  // somebody waits for it.
+  const auto is_too_much = [&] {
+    return book_->rules.quorum ? too_many(ready_count(), ready_size_)
+                               : too_many(ready_count() + 1, ready_size_ + size);
+  };
+  if (!is_too_much()) return false;
   // Of several messages that come at once, the first may be on their way before the last has to fit.
   dispatch(out, now);
   out.load.reset();
-  if (!too_many(ready_count() + 1, ready_size_ + size)) return false;
-  // Only what would have to wait is too many.
-  return ready_count() != 0 || !can_take_at_once(message);
+  return is_too_much();
 }
 
 void mailbox::refuse(arrival& m, effects& out) {
@@ -235,13 +243,52 @@ void mailbox::refuse(arrival& m, effects& out) {
       !book_->rules.dead_letter_exchange)
     return;
   book_->moves = true;
-  out.dead_letters.push_back({{}, std::move(m.message), death_reason::maxlen});
+  const bool delivered = m.message->delivered_before();
+  out.dead_letters.push_back({{}, std::move(m.message), death_reason::maxlen, delivered});
+}
+
+void mailbox::give_away(sequence end) {
+  const sequence last{end.value - 1};
+  if (!given_.empty() && given_.back().last.value + 1 == next_.value) {
+    given_.back().last = last;
+  } else {
+    given_.push_back({next_, last});
+  }
+  next_ = end;
+}
+
+// It has arrived.
+void mailbox::take_given(sequence at) {
+  if (next_ <= at) give_away({at.value + 1});
+  const auto found = std::lower_bound(given_.begin(), given_.end(), at,
+                                      [](const sequence_range& r, sequence a) { return r.last < a; });
+  if (found == given_.end() || at < found->first) return;
+  const auto whole = *found;
+  if (whole.first < at && at < whole.last) {
+    found->first = {at.value + 1};
+    given_.insert(found, {whole.first, {at.value - 1}});
+  } else if (whole.first < at) {
+    found->last = {at.value - 1};
+  } else if (at < whole.last) {
+    found->first = {at.value + 1};
+  } else {
+    given_.erase(found);
+  }
+}
+
+bool mailbox::given(sequence at) const noexcept {
+  const auto found = std::lower_bound(given_.begin(), given_.end(), at,
+                                      [](const sequence_range& r, sequence a) { return r.last < a; });
+  return found != given_.end() && found->first <= at;
 }
 
 void mailbox::arrive(std::span<loaded_message> messages) {
   for (auto& m : messages) {
     const auto at = m.at;
+    take_given(at);
+    const bool at_once = m.message->delivered_before() && goes_at_once(*m.message);
     entry e = entry_of(m);
+    if (at_once) e.redelivered = false;
     if (e.expires_at != 0) may_expire_ = true;
     ready_size_ += e.size;
     auto& [head, hole, tail] = lane_of(e.level);
@@ -300,7 +347,7 @@ void mailbox::make_order() {
   }
   order_ = std::make_unique<consumer_order>(settings);
   const auto enter = [this](const holder& h) {
-    order_->add(h.spec.id, h.spec.priority, h.spec.weight);
+    order_->add(h.spec.id, h.spec.priority, h.spec.weight, h.in_turn);
     order_->update(h.spec.id, able(h), h.held_count == 0);
   };
   for (; !turns_.empty(); turns_.pop_front()) enter(*turns_.front());
@@ -386,6 +433,11 @@ void mailbox::hand_out_in_order(effects& out, std::int64_t now) {
   }
 }
 
+// As in RabbitMQ, who waits for a message of a classic queue does not hear that others had it before it came here.
+bool mailbox::goes_at_once(const envelope& message) {
+  return (!book_ || !book_->rules.quorum) && ready_count() == 0 && can_take_at_once(message);
+}
+
 // Whether a message that comes now, when none is ready, would not have to wait.
 bool mailbox::can_take_at_once(const envelope& message) {
   if (held_resident_ >= held_max_) return false;
@@ -407,8 +459,13 @@ std::string mailbox::key_of(const envelope& message) const {
 }
 
 std::size_t mailbox::told_consumer_count() const noexcept {
-  if (book_ && book_->rules.quorum && book_->rules.single_active) return active_consumer() ? 1 : 0;
-  return consumer_count_;
+  if (!book_ || !book_->rules.quorum) return consumer_count_;
+  std::size_t count = consumer_count_;
+  if (book_->rules.single_active) count = active_consumer() ? 1 : 0;
+  for (const auto& [id, h] : holders_) {
+    if (!h->consuming) count += h->fetches ? h->held_count : 1;
+  }
+  return count;
 }
 
 bool mailbox::fetch(consumer_id id, bool acknowledges, effects& out, std::int64_t now) {
@@ -418,6 +475,7 @@ bool mailbox::fetch(consumer_id id, bool acknowledges, effects& out, std::int64_
   }
   if (next == nullptr) return false;
   holder& h = holder_of({.id = id, .acknowledges = true});
+  h.fetches = !h.consuming;
   const bool asked = h.spec.acknowledges;
   h.spec.acknowledges = acknowledges;
   hand_out_next(h, *next, out);
@@ -560,10 +618,16 @@ inline void mailbox::hand_out_next(holder& h, entry& next, effects& out) {
 void mailbox::hand_out(holder& h, entry&& e, effects& out) {
   const auto footprint = e.message->footprint();
   out.deliveries.push_back({h.spec.id, e.at, e.message, e.redelivered});
-  if (e.counted) [[unlikely]] {
-    const auto counts = return_counts_.at(e.at);
-    out.deliveries.back().attempts = counts.attempts;
-    out.deliveries.back().returns = counts.returns;
+  if (e.redelivered) [[unlikely]] {
+    // What an earlier queue has counted goes on counting [49].
+    if (!e.counted && book_ && book_->rules.quorum && e.message->delivered_before()) {
+      if (const auto before = failed_deliveries_of(*e.message); before != 0) counts_of(e).attempts = before;
+    }
+    if (e.counted) {
+      const auto counts = return_counts_.at(e.at);
+      out.deliveries.back().attempts = counts.attempts;
+      out.deliveries.back().returns = counts.returns;
+    }
   }
   h.spec.credit -= static_cast<std::int64_t>(footprint);
   if (!h.spec.acknowledges) {
@@ -586,7 +650,7 @@ mailbox::entry mailbox::entry_of(loaded_message& m) const {
   e.at = m.at;
   e.size = static_cast<std::uint32_t>(m.message->body().size());
   e.where = kept::in_store;  // whether it has to survive or not
-  e.redelivered = m.at <= recovered_last_ || (m.message->dead_lettered() && was_delivered_before(*m.message));
+  e.redelivered = m.at <= recovered_last_ || m.message->delivered_before();
   if (levels_) e.level = level_of(*m.message);
   e.expires_at = m.expires_at;
   e.message = std::move(m.message);
@@ -629,6 +693,7 @@ void mailbox::on_loaded(std::span<loaded_message> messages) {
     expects(hole.count > 0 && hole.first <= m.at && m.at <= hole.last,
             "a message that was asked for is loaded");
     hole.first = {m.at.value + 1};
+    if (!given_.empty() && given(m.at)) continue;  // it will arrive
     // Those of other levels have a time of their own.
     if (levels_ && level_of(*m.message) != *levels_->asked) continue;
     if (std::binary_search(claimed_.begin(), claimed_.end(), m.at)) continue;
@@ -670,8 +735,8 @@ void mailbox::add_consumer(const consumer_spec& spec) {
   if (order_) {
     order_->add(spec.id, spec.priority, spec.weight);
     join_turns(h);
-  } else if (!h.in_turn) {
-    // Able or not: it has its place by the time at which it came.
+  } else if (!h.in_turn && (able(h) || !book_ || !book_->rules.quorum)) {
+    // Able or not: it has its place by the time at which it came. But in a quorum queue, only who is able has one.
     h.in_turn = true;
     turns_.push_back(&h);
   }
@@ -886,12 +951,16 @@ void mailbox::finish(consumer_id id, std::span<const sequence_range> which, effe
   after_taking(*found->second);
 }
 
-void mailbox::reject(consumer_id id, std::span<const sequence_range> which, effects& out) {
+void mailbox::reject(consumer_id id, std::span<const sequence_range> which, effects& out, blame why) {
   const auto found = holders_.find(id);
   if (found == holders_.end()) return;
-  take_held(*found->second, which, left::answered, [&](const entry& e) {
+  take_held(*found->second, which, left::answered, [&](entry& e) {
     if (e.message) resident_ -= e.message->footprint();
-    end(e, death_reason::rejected, out);
+    if (why == blame::yes) {
+      count_failure(e);
+      count_return(e);
+    }
+    end(e, death_reason::rejected, out, why);
   });
   after_taking(*found->second);
 }
@@ -933,17 +1002,28 @@ void mailbox::set_aside(consumer_id from, consumer_id keeper, std::span<const se
 // From a holder, to where it stood; or away, if it was delivered too often [49].
 void mailbox::come_back(entry e, effects& out, blame why) {
   if (why == blame::yes) {
-    auto& attempts = counts_of(e).attempts;
-    if (attempts < std::numeric_limits<std::uint16_t>::max()) ++attempts;
-    if (book_ && book_->rules.delivery_limit && attempts > *book_->rules.delivery_limit) {
+    count_failure(e);
+    if (book_ && book_->rules.delivery_limit && counts_of(e).attempts > *book_->rules.delivery_limit) {
+      count_return(e);
       if (e.message) {
         held_resident_ -= e.message->footprint();
         resident_ -= e.message->footprint();
       }
-      return end(e, death_reason::delivery_limit, out);
+      return end(e, death_reason::delivery_limit, out, why);
     }
   }
   put_back(std::move(e));
+}
+
+// Neither counts further than it can.
+void mailbox::count_failure(entry& e) {
+  auto& attempts = counts_of(e).attempts;
+  if (attempts < std::numeric_limits<std::uint16_t>::max()) ++attempts;
+}
+void mailbox::count_return(entry& e) {
+  e.redelivered = true;
+  auto& returns = counts_of(e).returns;
+  if (returns < std::numeric_limits<std::uint16_t>::max()) ++returns;
 }
 
 mailbox::return_counts& mailbox::counts_of(entry& e) {
@@ -953,9 +1033,7 @@ mailbox::return_counts& mailbox::counts_of(entry& e) {
 
 void mailbox::put_back(entry e) {
   if (e.message) held_resident_ -= e.message->footprint();
-  e.redelivered = true;
-  auto& returns = counts_of(e).returns;
-  if (returns < std::numeric_limits<std::uint16_t>::max()) ++returns;
+  count_return(e);
   ready_size_ += e.size;
   return_place place{0, e.at.value};
   if (book_) {
@@ -1020,22 +1098,38 @@ void mailbox::erase_holes() {
 
 void mailbox::erase_between(sequence_range part, std::span<const sequence> spared) {
   auto first = part.first;
+  const auto erase_but_given = [this](sequence_range which) {
+    for (const auto& g : given_) {
+      if (g.last < which.first || which.last < g.first) continue;
+      if (which.first < g.first) erase_later({which.first, {g.first.value - 1}});
+      which.first = {g.last.value + 1};
+    }
+    if (which.first <= which.last) erase_later(which);
+  };
   for (const auto at : spared) {
     if (at < first) continue;
     if (part.last < at) break;
-    if (first < at) erase_later({first, {at.value - 1}});
+    if (first < at) erase_but_given({first, {at.value - 1}});
     first = {at.value + 1};
   }
-  if (first <= part.last) erase_later({first, part.last});
+  if (first <= part.last) erase_but_given({first, part.last});
 }
 
 // --- towards the journal ----------------------------------------------------------------------------------------
 
 // A message goes, and not because somebody has dealt with it: with a dead-letter exchange, a copy of it goes on.
-void mailbox::end(const entry& e, death_reason why, effects& out) {
+void mailbox::end(const entry& e, death_reason why, effects& out, blame whose) {
   if (!book_ || !book_->rules.dead_letter_exchange) return forget(e, out);
   book_->moves = true;
-  out.dead_letters.push_back({e.at, e.message, why});
+  dead_letter dead{e.at, e.message, why};
+  if (e.counted) {
+    const auto counts = return_counts_.at(e.at);
+    dead.attempts = counts.attempts;
+    dead.returns = counts.returns;
+  }
+  // As RabbitMQ: a classic queue remembers only that a delivery failed, a quorum queue also that it came back.
+  dead.delivered = whose == blame::yes || (book_->rules.quorum && e.redelivered);
+  out.dead_letters.push_back(std::move(dead));
   forget(e, out, true);
 }
 

@@ -174,6 +174,8 @@ struct dead_letter {
   sequence at{};         // 0: it was refused and never had a place here
   envelope_ptr message;  // null: only in the store, to be read before the next batch is written
   death_reason why = death_reason::expired;
+  bool delivered = false;                   // somebody had it in his hands, here or before it came here
+  std::uint16_t attempts = 0, returns = 0;  // as in a delivery
 };
 
 // The mailbox can go on only with these messages, to be read from the store and given to `on_loaded`.
@@ -236,7 +238,10 @@ public:
   void publish(std::span<arrival> messages, effects& out, std::int64_t now = 0);
 
   // The next messages stand behind this place: others up to it were given to senders who store them themselves.
-  void skip_to(sequence next) noexcept { next_ = std::max(next_, next); }
+  void skip_to(sequence next) {
+    if (next_ < next) [[unlikely]]
+      give_away(next);
+  }
   // Messages that the store has already, at places that were skipped.
   void arrive(std::span<loaded_message> messages);
 
@@ -262,6 +267,8 @@ public:
   void observe(std::chrono::nanoseconds now, std::uint64_t random) noexcept {
     if (order_) order_->observe(now, random);
   }
+  // Whether anything comes of it.
+  [[nodiscard]] bool observes() const noexcept { return order_ != nullptr; }
   // No more deliveries. What it holds, it goes on holding, until `release`.
   void cancel_consumer(consumer_id id);
   // It and its holdings are no more: all go back to where they stood, in order. Those that were delivered too often go;
@@ -283,8 +290,8 @@ public:
   // Like an acknowledgement, but what became of the messages is written with the next batch, which then `moves`: their
   // publishers hear of it no earlier.
   void finish(consumer_id holder, std::span<const sequence_range> which, effects& out);
-  // Like an acknowledgement, but the messages become dead letters.
-  void reject(consumer_id holder, std::span<const sequence_range> which, effects& out);
+  // Like an acknowledgement, but the messages become dead letters. With blame, it is a failed delivery of which they tell.
+  void reject(consumer_id holder, std::span<const sequence_range> which, effects& out, blame why = blame::no);
   // Back to where they stood. Those that were delivered too often go; without effects, nobody is blamed.
   void give_back(consumer_id holder, std::span<const sequence_range> which, effects& out,
                  blame why = blame::yes);
@@ -325,7 +332,8 @@ public:
   [[nodiscard]] std::uint64_t ready_size() const noexcept { return ready_size_; }  // bytes of bodies
   [[nodiscard]] std::uint64_t held_count() const noexcept { return held_count_; }
   [[nodiscard]] std::size_t consumer_count() const noexcept { return consumer_count_; }
-  // As a queue says when it is asked: of a quorum queue with a single active consumer, only that one counts [52].
+  // As a queue says when it is asked. Of a quorum queue with a single active consumer, only that one counts [52], and in
+  // every quorum queue who has been cancelled, as long as he holds something, and each message that was fetched.
   [[nodiscard]] std::size_t told_consumer_count() const noexcept;
   // Of a queue with a single active consumer, that one.
   [[nodiscard]] std::optional<consumer_id> active_consumer() const noexcept {
@@ -383,6 +391,7 @@ private:
     std::uint32_t held_count = 0;
     bool consuming = false;  // false: cancelled, or never more than a fetcher
     bool in_turn = false;    // stands in turns_
+    bool fetches = false;    // was never a consumer
   };
   // The part of the ready messages of one lane that is only in the store: contiguous in order, between head and tail.
   // Messages of other levels, and what became of them, may lie between them.
@@ -428,12 +437,16 @@ private:
     std::uint64_t return_count = 0;    // of a quorum queue, all that came back
   };
 
+  void give_away(sequence end);
+  void take_given(sequence at);
+  [[nodiscard]] bool given(sequence at) const noexcept;
   [[nodiscard]] bool able(const holder& h) const noexcept;
   void join_turns(holder& h);
   void make_order();
   void dispatch_in_order(effects& out, std::int64_t now);
   void hand_out_in_order(effects& out, std::int64_t now);
   [[nodiscard]] bool can_take_at_once(const envelope& message);
+  [[nodiscard]] bool goes_at_once(const envelope& message);
   [[nodiscard]] std::string key_of(const envelope& message) const;
   [[nodiscard]] std::uint8_t level_of(const envelope& message) const noexcept;
   [[nodiscard]] lane& lane_of(std::uint8_t level) { return levels_ ? levels_->lanes[level] : lane_; }
@@ -468,7 +481,9 @@ private:
   template <class Back>
   void release_to(consumer_id id, Back back);
   void come_back(entry e, effects& out, blame why);
-  void end(const entry& e, death_reason why, effects& out);
+  void count_failure(entry& e);
+  void count_return(entry& e);
+  void end(const entry& e, death_reason why, effects& out, blame whose = blame::no);
   void forget(const entry& e, effects& out, bool moved = false);
   void elide(sequence at, effects& out, bool moved);
   void erase_later(sequence_range which);
@@ -497,6 +512,9 @@ private:
   // Sorted: messages that were claimed from between others, and are still in the store there. No part of the hole, not
   // even if what stands around them is folded away again.
   std::vector<sequence> claimed_;
+  // Sorted: places that were given away, and whose messages have not arrived. The store may have them already: they are
+  // neither read nor erased.
+  std::vector<sequence_range> given_;
   std::uint64_t ready_size_ = 0;
   bool may_expire_ = false;  // some message may; otherwise nobody looks
 

@@ -173,6 +173,11 @@ namespace detail {
   return std::string_view{reinterpret_cast<const char*>(properties.data() + at + 1), size};
 }
 
+[[nodiscard]] inline bool has_headers(std::span<const std::byte> properties) noexcept {
+  return properties.size() >= 2 &&
+         (big_endian::load<std::uint16_t>(properties.data()) & flag_of(property::headers)) != 0;
+}
+
 // 0 when absent.
 [[nodiscard]] inline std::uint8_t delivery_mode_of(std::span<const std::byte> properties) noexcept {
   return detail::octet_property(properties, property::delivery_mode).value_or(0);

@@ -37,6 +37,14 @@ constexpr std::int64_t time_max = 315'360'000'000;
 constexpr std::uint32_t delivery_limit_of_quorum = 20;
 constexpr std::int64_t priority_max = 255;
 
+// As RabbitMQ begins it; the rest never fits into an answer.
+constexpr std::string_view deprecated_locator =
+    "Feature `queue_master_locator` is deprecated.\nBy default, this feature is not permitted anymore.\nThe "
+    "feature "
+    "will be removed from a future major RabbitMQ version, regardless of the configuration; actual version "
+    "to be "
+    "determined.\nTo continue using this feature";
+
 std::string quoted(std::string_view text) { return "'" + std::string{text} + "'"; }
 
 std::string unacceptable(const field_value& value) {
@@ -220,6 +228,8 @@ std::optional<refusal> check_queue_arguments(const declare_queue& command, const
       if (!command.durable) return invalid("non-durable");
     }
   }
+  if (arguments.contains("x-queue-master-locator"))  // [11]
+    return refusal{kind::internal_error, std::string{deprecated_locator}};
   if (const auto* exchange = arguments.find("x-dead-letter-exchange");
       exchange != nullptr && exchange->type != 'S') {
     return refusal{kind::precondition_failed, "invalid type " + quoted(type_name(exchange->type)) +

@@ -265,7 +265,10 @@ std::optional<refusal> topology::on(const declare_exchange& c, changes& out) {
   // A passive declaration only asks for the name. Otherwise an unknown type comes before everything else.
   const auto type = c.passive ? std::nullopt : exchange_type_of(c.type);
   if (!c.passive && !type) {  // [12]
-    return refusal{kind::precondition_failed, "invalid exchange type " + quoted(c.type)};
+    // RabbitMQ tells words that its runtime knows from others. Of those, these are known.
+    const bool is_word = c.type.empty() || c.type == "foo";
+    return refusal{kind::precondition_failed,
+                   (is_word ? "invalid exchange type " : "unknown exchange type ") + quoted(c.type)};
   }
   if (c.name.empty()) return refusal{kind::access_refused, std::string{default_exchange_text}};
   if (c.passive) {
@@ -752,7 +755,7 @@ std::string hashed_part(const hash_source& source, std::string_view routing_key,
 void topology::route(const exchange_state& start, std::string_view routing_key,
                      std::span<const std::byte> properties, std::vector<queue_ptr>& out,
                      const passage& with) const {
-  const auto copies = copy_keys(properties);
+  const auto copies = with.by_key_alone ? std::vector<std::string>{} : copy_keys(properties);
   const auto for_each_key = [&](const auto& visit) {
     visit(routing_key);
     for (const auto& key : copies) visit(std::string_view{key});

@@ -148,6 +148,8 @@ struct passage {
   // If given, the names of the exchanges with a recent history that it passed are appended. They live as long as the
   // exchanges.
   std::vector<std::string_view>* histories = nullptr;
+  // The headers CC and BCC name no keys: see envelope::by_key_alone.
+  bool by_key_alone = false;
 };
 
 // --- commands ---------------------------------------------------------------------------------------------------

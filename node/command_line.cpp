@@ -44,6 +44,8 @@ int run_command_line(std::vector<std::string> arguments, std::ostream& out, std:
   add_status(app, context);
   add_list(app, context);
   add_actors(app, context);
+  add_alarms(app, context);
+  add_administration(app, context);
   add_backup(app, context);
   add_verify(app, context);
   add_bench(app, context);

@@ -24,7 +24,7 @@ struct daemon_options {
 // The arguments without the program's name. An error is one line for the operator.
 [[nodiscard]] result<daemon_options> parse_daemon_options(const std::vector<std::string>& arguments);
 
-// Fits a screen of 24 lines by 80 columns.
+// Fits a screen of 40 lines by 80 columns.
 [[nodiscard]] std::string daemon_help();
 
 }  // namespace posthorn

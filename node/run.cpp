@@ -1,8 +1,11 @@
 #include "node/run.hpp"
 
 #include "actors/broker.hpp"
+#include "actors/memory.hpp"
 #include "gateway/amqp091/server.hpp"
+#include "gateway/http/management.hpp"
 #include "gateway/http/server.hpp"
+#include "gateway/node_administration.hpp"
 #include "gateway/node_status.hpp"
 #include "gateway/version.hpp"
 #include "node/exit_code.hpp"
@@ -74,6 +77,31 @@ std::string address_to_use(const std::string& scheme, const listen_address& want
   return scheme + "://" + to_string(listen_address{is_any ? "127.0.0.1" : wanted.host, port});
 }
 
+std::uint64_t bytes_of(const memory_limit& limit) {
+  if (limit.fraction == 0) return limit.bytes;
+  return static_cast<std::uint64_t>(static_cast<double>(memory_at_hand()) * limit.fraction);
+}
+
+amqp091::tls_settings tls_of(const settings& chosen) {
+  const auto file = [](const std::optional<std::filesystem::path>& path) {
+    return path ? path->string() : std::string{};
+  };
+  amqp091::tls_settings out{file(chosen.tls_certificate), file(chosen.tls_key), file(chosen.tls_ca)};
+  switch (chosen.tls_verify) {
+    case certificate_check::none: out.verify = amqp091::tls_verify::none; break;
+    case certificate_check::peer: out.verify = amqp091::tls_verify::peer; break;
+    case certificate_check::required: out.verify = amqp091::tls_verify::required; break;
+  }
+  switch (chosen.tls_login_from) {
+    case login_source::common_name: out.login = amqp091::tls_login::common_name; break;
+    case login_source::distinguished_name: out.login = amqp091::tls_login::distinguished_name; break;
+    case login_source::san_dns: out.login = amqp091::tls_login::san_dns; break;
+    case login_source::san_email: out.login = amqp091::tls_login::san_email; break;
+    case login_source::san_uri: out.login = amqp091::tls_login::san_uri; break;
+  }
+  return out;
+}
+
 // Everything of one node that runs. Built from top to bottom, and taken down from bottom to top.
 class running_node {
 public:
@@ -96,8 +124,13 @@ public:
     std::signal(SIGPIPE, SIG_IGN);
     if (const auto code = prepare_data_directory(); code != exit_code::ok) return to_int(code);
     // HTTP comes first: while the store is read, /healthz says so.
-    auto http = http::server::listen(outside_, settings_.http_listen.host, settings_.http_listen.port,
-                                     http::make_api(status_, status_));
+    auto http = http::server::listen(
+        outside_, settings_.http_listen.host, settings_.http_listen.port,
+        http::make_management(status_, status_, &status_, administration_, [this](std::function<void()> run) {
+          asio::post(outside_, [this, r = std::move(run)] {
+            if (is_watching_) r();
+          });
+        }));
     if (!http)
       return to_int(fail(exit_code_of(http.error()), http.error().text + "; choose another with --http"));
     http_ = std::move(*http);
@@ -154,6 +187,7 @@ private:
     wanted.disk_free_min =
         settings_.store_disk_free_min ? std::max<std::uint64_t>(1, settings_.store_disk_free_min->bytes) : 0;
     wanted.memory_messages_max = settings_.memory_messages_max.bytes;
+    wanted.memory_high_watermark = bytes_of(settings_.memory_high_watermark);
     wanted.threads = static_cast<unsigned>(settings_.threads_actors);
     wanted.faults = faults_;
     wanted.log = [this](node_context::severity severity, const std::string& text) {
@@ -180,11 +214,28 @@ private:
     wanted.port = settings_.amqp_listen.port;
     wanted.heartbeat = settings_.amqp_heartbeat;
     wanted.channel_max = static_cast<std::uint16_t>(settings_.amqp_channel_max);
+    wanted.consumer_max = settings_.amqp_consumer_max;
     wanted.frame_max = static_cast<std::uint32_t>(settings_.amqp_frame_max);
     wanted.message_size_max = settings_.amqp_message_size_max.bytes;
     wanted.connection_max = settings_.amqp_connection_max;
     wanted.handshake_timeout = settings_.amqp_handshake_timeout;
     wanted.threads = static_cast<unsigned>(settings_.threads_io);
+    wanted.tls = tls_of(settings_);
+    if (settings_.amqp_tls_listen) {
+      wanted.tls_host = settings_.amqp_tls_listen->host;
+      wanted.tls_port = settings_.amqp_tls_listen->port;
+    }
+    wanted.proxy_trusted = settings_.amqp_proxy_trusted.networks;
+    wanted.on_http = [this](asio::ip::tcp::socket from, const std::string& first,
+                            const asio::ip::address& client) {
+      http_->serve(std::move(from), first, client);
+    };
+    if (wanted.tls != amqp091::tls_settings{}) {
+      // A file that is not what it should be is a wrong setting, and no trouble with a port.
+      if (const auto loaded = amqp091::tls_context::load(wanted.tls); !loaded) {
+        return fail(exit_code::bad_config, loaded.error().text);
+      }
+    }
     auto listening = amqp091::server::listen(*broker_, wanted);
     if (!listening) return fail(exit_code_of(listening.error()), listening.error().text);
     amqp_ = std::move(*listening);
@@ -193,6 +244,7 @@ private:
 
   void announce() {
     status_.attach(*broker_, amqp_.get());
+    administration_.attach(*broker_);
     is_starting_ = false;
     const auto http = address_to_use("http", settings_.http_listen, http_->endpoints().front().port());
     const auto amqp = address_to_use("amqp", settings_.amqp_listen, amqp_->port());
@@ -201,8 +253,18 @@ private:
                 {"version", std::string{product_version}},
                 {"amqp", amqp},
                 {"http", http}});
+    std::string amqps;
+    if (settings_.amqp_tls_listen) {
+      amqps = address_to_use("amqps", *settings_.amqp_tls_listen, amqp_->tls_port());
+    }
+    if (const auto certificate = amqp_->certificate()) {
+      log_.write(
+          log_level::info, "the node speaks TLS",
+          {{"certificate", certificate->first}, {"amqps", amqps.empty() ? "on the port of AMQP" : amqps}});
+    }
     if (settings_.format == log_format::text) {
-      std::cout << settings_.node_name << " is ready\n  AMQP   " << amqp << "\n  HTTP   " << http
+      std::cout << settings_.node_name << " is ready\n  AMQP   " << amqp
+                << (amqps.empty() ? std::string{} : "\n  AMQPS  " + amqps) << "\n  HTTP   " << http
                 << "/healthz, /metrics, /api\n"
                 << std::flush;
     }
@@ -275,6 +337,31 @@ private:
                  {{"now", std::string{to_string(settings_.level)}}});
     }
     if (!has_change) log_.write(log_level::info, "SIGHUP: the settings are as they were");
+    reload_certificates(read->values);
+  }
+
+  // The files may be others behind the same names.
+  void reload_certificates(const settings& now) {
+    if (is_starting_) return;  // which reads them
+    const auto wanted = tls_of(now);
+    if (wanted == amqp091::tls_settings{}) {
+      if (amqp_->certificate()) {
+        log_.write(log_level::warning,
+                   "SIGHUP: the certificate in use stays: to be without TLS needs a restart");
+      }
+      return;
+    }
+    if (const auto loaded = amqp_->reload_tls(wanted); !loaded) {
+      log_.write(log_level::error, "SIGHUP: the certificate in use stays: " + loaded.error().text);
+      return;
+    }
+    settings_.tls_certificate = now.tls_certificate;
+    settings_.tls_key = now.tls_key;
+    settings_.tls_ca = now.tls_ca;
+    settings_.tls_verify = now.tls_verify;
+    settings_.tls_login_from = now.tls_login_from;
+    log_.write(log_level::info, "SIGHUP: new connections get the certificate as it is now",
+               {{"certificate", amqp_->certificate()->first}});
   }
 
   void stop() {
@@ -302,12 +389,13 @@ private:
   const fault_plan faults_;
   node_log log_;
   node_status status_;
+  node_administration administration_;
 
   // HTTP and signals: one thread, so that their handlers never meet.
   asio::io_context outside_{1};
   asio::signal_set signals_{outside_, SIGTERM, SIGINT, SIGHUP};
   asio::steady_timer deadline_{outside_}, idle_{outside_};
-  bool is_watching_ = true;
+  bool is_watching_ = true;   // that thread's; what it is to do for the broker is done only as long
   std::uint64_t moved_ = 0;   // messages, when idle_ last fired
   bool is_stopping_ = false;  // that thread's
   std::atomic<bool> is_starting_ = true;

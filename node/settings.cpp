@@ -28,6 +28,20 @@ constexpr std::array<std::pair<std::string_view, log_format>, 2> log_formats{{
     {"json", log_format::json},
 }};
 
+constexpr std::array<std::pair<std::string_view, certificate_check>, 3> certificate_checks{{
+    {"none", certificate_check::none},
+    {"peer", certificate_check::peer},
+    {"required", certificate_check::required},
+}};
+
+constexpr std::array<std::pair<std::string_view, login_source>, 5> login_sources{{
+    {"common_name", login_source::common_name},
+    {"distinguished_name", login_source::distinguished_name},
+    {"san_dns", login_source::san_dns},
+    {"san_email", login_source::san_email},
+    {"san_uri", login_source::san_uri},
+}};
+
 struct unit {
   std::string_view name;
   std::uint64_t factor;
@@ -49,8 +63,8 @@ constexpr std::array<unit, 11> size_units{{
 
 constexpr std::array<unit, 3> duration_units{{{"ms", 1}, {"s", 1'000}, {"min", 60'000}}};
 
-const std::array<setting, 17>& table() {
-  static const std::array<setting, 17> rows{{
+const std::array<setting, 26>& table() {
+  static const std::array<setting, 26> rows{{
       {"node", "name", "--node-name", "NAME", "", "name of this node (default posthorn@HOST)",
        &settings::node_name},
       {"node", "data_dir", "--data-dir", "DIR", "/var/lib/posthorn", "directory of the store",
@@ -61,6 +75,8 @@ const std::array<setting, 17>& table() {
        &settings::amqp_heartbeat, 0, 65535},
       {"amqp", "channel_max", "--amqp-channel-max", "N", "2047", "channels per connection",
        &settings::amqp_channel_max, 1, 65535},
+      {"amqp", "consumer_max", "--amqp-consumer-max", "N", "0", "consumers per channel (0: no limit)",
+       &settings::amqp_consumer_max, 0, 10'000'000},
       {"amqp", "frame_max", "--amqp-frame-max", "BYTES", "131072", "largest frame", &settings::amqp_frame_max,
        4096, 1ULL << 27},
       {"amqp", "message_size_max", "--amqp-message-size-max", "SIZE", "16 MiB", "largest message body",
@@ -69,6 +85,19 @@ const std::array<setting, 17>& table() {
        &settings::amqp_connection_max, 0, 10'000'000},
       {"amqp", "handshake_timeout", "--amqp-handshake-timeout", "TIME", "10 s", "time to open a connection",
        &settings::amqp_handshake_timeout, 100, day_ms},
+      {"amqp", "tls_listen", "--amqps", "HOST:PORT", "none", "a further port, for TLS alone",
+       &settings::amqp_tls_listen},
+      {"amqp", "proxy_trusted", "--amqp-proxy-trusted", "NETWORKS", "none",
+       "proxies that may name their clients", &settings::amqp_proxy_trusted},
+      {"tls", "certificate", "--tls-certificate", "FILE", "none", "the node's certificates, in PEM",
+       &settings::tls_certificate, 0, 0, true},
+      {"tls", "key", "--tls-key", "FILE", "none", "their key, in PEM", &settings::tls_key, 0, 0, true},
+      {"tls", "ca", "--tls-ca", "FILE", "none", "who vouches for clients, in PEM", &settings::tls_ca, 0, 0,
+       true},
+      {"tls", "verify", "--tls-verify", "WHAT", "none", "clients' certificates", &settings::tls_verify, 0, 0,
+       true},
+      {"tls", "login_from", "--tls-login-from", "WHAT", "common_name", "the user for EXTERNAL",
+       &settings::tls_login_from, 0, 0, true},
       {"http", "listen", "--http", "HOST:PORT", "*:15672", "health, metrics and the API",
        &settings::http_listen},
       {"log", "level", "--log-level", "LEVEL", "info", "debug, info, warning or error", &settings::level, 0,
@@ -81,6 +110,8 @@ const std::array<setting, 17>& table() {
        &settings::store_disk_free_min, 0, 1ULL << 50},
       {"memory", "messages_max", "--memory-messages-max", "SIZE", "128 MiB", "message bodies kept in memory",
        &settings::memory_messages_max, 1ULL << 20, 1ULL << 46},
+      {"memory", "high_watermark", "--memory-high-watermark", "LIMIT", "0.6",
+       "memory beyond which publishers wait", &settings::memory_high_watermark, 16ULL << 20, 1ULL << 46},
       {"threads", "io", "--threads-io", "N", "0", "threads for sockets (0: by processors)",
        &settings::threads_io, 0, 1024},
       {"threads", "actors", "--threads-actors", "N", "0", "threads for actors (0: by processors)",
@@ -95,7 +126,7 @@ struct foreign_key {
   std::string_view ours;
 };
 
-constexpr std::array<foreign_key, 16> foreign_keys{{
+constexpr std::array<foreign_key, 26> foreign_keys{{
     {"listeners.tcp.default", "amqp.listen"},
     {"listeners.tcp", "amqp.listen"},
     {"management.tcp.port", "http.listen"},
@@ -104,13 +135,23 @@ constexpr std::array<foreign_key, 16> foreign_keys{{
     {"prometheus.tcp.port", "http.listen"},
     {"heartbeat", "amqp.heartbeat"},
     {"channel_max", "amqp.channel_max"},
+    {"consumer_max_per_channel", "amqp.consumer_max"},
     {"frame_max", "amqp.frame_max"},
     {"connection_max", "amqp.connection_max"},
     {"max_message_size", "amqp.message_size_max"},
     {"handshake_timeout", "amqp.handshake_timeout"},
     {"disk_free_limit.absolute", "store.disk_free_min"},
     {"disk_free_limit", "store.disk_free_min"},
-    {"vm_memory_high_watermark", "memory.messages_max"},
+    {"vm_memory_high_watermark", "memory.high_watermark"},
+    {"vm_memory_high_watermark.relative", "memory.high_watermark"},
+    {"vm_memory_high_watermark.absolute", "memory.high_watermark"},
+    {"listeners.ssl.default", "amqp.tls_listen"},
+    {"ssl_options.certfile", "tls.certificate"},
+    {"ssl_options.keyfile", "tls.key"},
+    {"ssl_options.cacertfile", "tls.ca"},
+    {"ssl_options.verify", "tls.verify"},
+    {"ssl_cert_login_from", "tls.login_from"},
+    {"proxy_protocol", "amqp.proxy_trusted"},
     {"log.console.level", "log.level"},
 }};
 
@@ -163,7 +204,8 @@ std::optional<std::string> nearest(std::string_view name, NameOf name_of) {
 
 // One value as it was found: in a file it has a type, elsewhere it is text.
 struct found_value {
-  std::variant<std::monostate, std::string, std::int64_t> value;  // monostate: of a type that no setting has
+  std::variant<std::monostate, std::string, std::int64_t, double>
+      value;  // monostate: of a type that no setting has
   bool is_typed = false;
   std::string shown;  // as it was written, for errors
 
@@ -329,6 +371,72 @@ bool read(const setting& row, const found_value& found, std::optional<byte_size>
   return true;
 }
 
+// What may be left out.
+template <class Value>
+bool read_unless_none(const setting& row, const found_value& found, std::optional<Value>& out) {
+  if (found.text() != nullptr && *found.text() == "none") {
+    out.reset();
+    return true;
+  }
+  Value value;
+  if (!read(row, found, value)) return false;
+  out = std::move(value);
+  return true;
+}
+
+bool read(const setting& row, const found_value& found, std::optional<listen_address>& out) {
+  return read_unless_none(row, found, out);
+}
+
+bool read(const setting& row, const found_value& found, std::optional<std::filesystem::path>& out) {
+  return read_unless_none(row, found, out);
+}
+
+bool read(const setting&, const found_value& found, network_list& out) {
+  if (found.text() == nullptr) return false;
+  auto networks = amqp091::parse_networks(*found.text());
+  if (!networks) return false;
+  out.networks = std::move(*networks);
+  return true;
+}
+
+// "off", a fraction, or a size.
+bool read(const setting& row, const found_value& found, memory_limit& out) {
+  const auto* text = found.text();
+  if (text != nullptr && *text == "off") {
+    out = {};
+    return true;
+  }
+  double fraction = 0;
+  if (const auto* number = std::get_if<double>(&found.value)) {
+    fraction = *number;
+  } else if (text != nullptr && text->find('.') != std::string::npos) {
+    const auto* const end = text->data() + text->size();
+    const auto read_part = std::from_chars(text->data(), end, fraction);
+    if (read_part.ec != std::errc{} || read_part.ptr != end) return false;
+  } else {
+    byte_size size;
+    if (!read(row, found, size)) return false;
+    out = {0, size.bytes};
+    return true;
+  }
+  if (!(fraction > 0 && fraction <= 1)) return false;
+  out = {fraction, 0};
+  return true;
+}
+
+bool read(const setting&, const found_value& found, certificate_check& out) {
+  const auto value = named(found, certificate_checks);
+  if (value) out = *value;
+  return value.has_value();
+}
+
+bool read(const setting&, const found_value& found, login_source& out) {
+  const auto value = named(found, login_sources);
+  if (value) out = *value;
+  return value.has_value();
+}
+
 bool read(const setting&, const found_value& found, log_level& out) {
   const auto value = named(found, log_levels);
   if (value) out = *value;
@@ -368,6 +476,30 @@ std::string show(byte_size value) {
   return text.find(' ') == std::string::npos ? text : toml_string(text);
 }
 std::string show(const std::optional<byte_size>& value) { return value ? show(*value) : toml_string("auto"); }
+std::string show(const std::optional<listen_address>& value) {
+  return value ? show(*value) : toml_string("none");
+}
+std::string show(const std::optional<std::filesystem::path>& value) {
+  return value ? show(*value) : toml_string("none");
+}
+std::string show(const network_list& value) { return toml_string(amqp091::to_string(value.networks)); }
+std::string show(const memory_limit& value) {
+  if (value.bytes != 0) return show(byte_size{value.bytes});
+  if (value.fraction == 0) return toml_string("off");
+  std::array<char, 32> digits{};
+  const auto written = std::to_chars(digits.data(), digits.data() + digits.size(), value.fraction);
+  std::string out{digits.data(), written.ptr};
+  return out.find('.') == std::string::npos ? out + ".0" : out;
+}
+template <class Enum, std::size_t N>
+std::string name_of(Enum value, const std::array<std::pair<std::string_view, Enum>, N>& names) {
+  for (const auto& [name, named_value] : names) {
+    if (named_value == value) return toml_string(name);
+  }
+  return {};
+}
+std::string show(certificate_check value) { return name_of(value, certificate_checks); }
+std::string show(login_source value) { return name_of(value, login_sources); }
 std::string show(log_level value) { return toml_string(to_string(value)); }
 std::string show(log_format value) { return toml_string(value == log_format::json ? "json" : "text"); }
 
@@ -400,6 +532,7 @@ void flatten(const toml::table& from, const std::string& prefix, std::vector<fil
     found_value found{{}, true, {}};
     if (const auto* text = node.as_string()) found.value = text->get();
     if (const auto* number = node.as_integer()) found.value = number->get();
+    if (const auto* number = node.as_floating_point()) found.value = number->get();
     if (found.text() != nullptr) {
       found.shown = toml_string(*found.text());
     } else {
@@ -596,6 +729,19 @@ std::string setting::expected() const {
         } else if constexpr (std::is_same_v<type, std::optional<byte_size>>) {
           return R"("auto", or a size in bytes, or with its unit, such as "16 MiB" or "2 GB", from )" +
                  show_size(row.min) + " to " + show_size(row.max);
+        } else if constexpr (std::is_same_v<type, std::optional<listen_address>>) {
+          return R"("none", or HOST:PORT, such as "*:5671")";
+        } else if constexpr (std::is_same_v<type, std::optional<std::filesystem::path>>) {
+          return R"("none", or a path)";
+        } else if constexpr (std::is_same_v<type, network_list>) {
+          return R"("none", or addresses and networks with commas between them, such as "10.0.0.0/8, ::1")";
+        } else if constexpr (std::is_same_v<type, memory_limit>) {
+          return R"("off", a part of the memory there is, such as 0.6, or a size such as "2 GB", from )" +
+                 show_size(row.min) + " to " + show_size(row.max);
+        } else if constexpr (std::is_same_v<type, certificate_check>) {
+          return names_of(certificate_checks);
+        } else if constexpr (std::is_same_v<type, login_source>) {
+          return names_of(login_sources);
         } else if constexpr (std::is_same_v<type, log_level>) {
           return names_of(log_levels);
         } else {

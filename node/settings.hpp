@@ -9,6 +9,7 @@
 // Threads   everything here is a plain value.
 #pragma once
 
+#include "gateway/amqp091/network.hpp"
 #include "mailbox/result.hpp"
 
 #include <chrono>
@@ -43,12 +44,31 @@ struct byte_size {
   friend auto operator<=>(const byte_size&, const byte_size&) = default;
 };
 
+// How much memory the node may take before publishers wait: a part of the machine's, or a size; neither: as much as there is.
+struct memory_limit {
+  double fraction = 0;  // of what the machine or the control group of the process has
+  std::uint64_t bytes = 0;
+
+  friend bool operator==(const memory_limit&, const memory_limit&) = default;
+};
+
+// Who may say for whom it connects.
+struct network_list {
+  std::vector<amqp091::network> networks;
+
+  friend bool operator==(const network_list&, const network_list&) = default;
+};
+
+// Whether clients have to show a certificate, and what of it is the user's name: gateway/amqp091/tls.hpp.
+enum class certificate_check : std::uint8_t { none, peer, required };
+enum class login_source : std::uint8_t { common_name, distinguished_name, san_dns, san_email, san_uri };
+
 enum class log_level : std::uint8_t { debug, info, warning, error };
 enum class log_format : std::uint8_t { text, json };
 
 [[nodiscard]] std::string_view to_string(log_level level) noexcept;
 
-// Fixed after start, except where the table says `live`. An empty optional is "auto".
+// Fixed after start, except where the table says `live`. An empty optional is "auto", or "none" of an address or a path.
 struct settings {
   std::string node_name;
   std::filesystem::path node_data_dir;
@@ -56,10 +76,17 @@ struct settings {
   listen_address amqp_listen;
   std::chrono::seconds amqp_heartbeat{};
   std::uint64_t amqp_channel_max = 0;
+  std::uint64_t amqp_consumer_max = 0;
   std::uint64_t amqp_frame_max = 0;
   byte_size amqp_message_size_max;
   std::uint64_t amqp_connection_max = 0;
   std::chrono::milliseconds amqp_handshake_timeout{};
+  std::optional<listen_address> amqp_tls_listen;
+  network_list amqp_proxy_trusted;
+
+  std::optional<std::filesystem::path> tls_certificate, tls_key, tls_ca;
+  certificate_check tls_verify = certificate_check::none;
+  login_source tls_login_from = login_source::common_name;
 
   listen_address http_listen;
 
@@ -70,6 +97,7 @@ struct settings {
   std::optional<byte_size> store_disk_free_min;
 
   byte_size memory_messages_max;
+  memory_limit memory_high_watermark;
 
   std::uint64_t threads_io = 0;
   std::uint64_t threads_actors = 0;
@@ -80,7 +108,10 @@ using setting_member =
     std::variant<std::string settings::*, std::filesystem::path settings::*, listen_address settings::*,
                  std::uint64_t settings::*, std::chrono::seconds settings::*,
                  std::chrono::milliseconds settings::*, byte_size settings::*,
-                 std::optional<byte_size> settings::*, log_level settings::*, log_format settings::*>;
+                 std::optional<byte_size> settings::*, log_level settings::*, log_format settings::*,
+                 std::optional<listen_address> settings::*, std::optional<std::filesystem::path> settings::*,
+                 network_list settings::*, memory_limit settings::*, certificate_check settings::*,
+                 login_source settings::*>;
 
 // One row of the table.
 struct setting {

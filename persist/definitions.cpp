@@ -38,14 +38,6 @@ result<std::pair<std::string, Value>> decoded(std::span<const std::byte> bytes, 
   });
 }
 
-std::optional<exchange_type> type_of(std::string_view name) {
-  for (const auto type :
-       {exchange_type::direct, exchange_type::fanout, exchange_type::topic, exchange_type::headers}) {
-    if (to_string(type) == name) return type;
-  }
-  return std::nullopt;
-}
-
 }  // namespace
 
 record_bytes encode(std::string_view vhost, const exchange_definition& exchange) {
@@ -85,7 +77,7 @@ record_bytes encode(std::string_view vhost, const binding_definition& binding) {
 result<std::pair<std::string, exchange_definition>> decode_exchange(std::span<const std::byte> bytes) {
   bool known = true;
   auto made = decoded<wire::ExchangeRecord, exchange_definition>(bytes, [&](const auto& fields, auto& value) {
-    const auto type = type_of(as_string(fields.getType()));
+    const auto type = exchange_type_of(as_string(fields.getType()));
     known = type.has_value();
     value.name = as_string(fields.getName());
     value.type = type.value_or(exchange_type::direct);

@@ -32,13 +32,6 @@ bool lies_in(std::span<const sequence_range> ranges, sequence at) noexcept {
                      [at](const auto& range) { return range.first <= at && at <= range.last; });
 }
 
-void count(recovered_mailbox& m, sequence at, const envelope& message, std::int64_t expires_at) noexcept {
-  if (m.count++ == 0) m.first = at;
-  m.last = at;
-  m.size += message.body().size();
-  m.expires = m.expires || expires_at != 0;
-}
-
 std::string sentence_on(const std::filesystem::path& directory, std::string_view what) {
   return "the store in " + directory.string() + " " + std::string{what};
 }
@@ -179,6 +172,7 @@ result<void> store::open_tables() {
   }
   if (auto r = actors_.open(*txn); !r) return r;
   if (auto r = events_.open(*txn); !r) return r;
+  if (auto r = access_.open(*txn); !r) return r;
   if (auto r = raise_version(*txn); !r) return r;
   // The handles of the tables live on only if the transaction commits. Without a change, it leaves the file as it is.
   return std::move(*txn).commit();
@@ -308,6 +302,9 @@ result<recovered_store> store::recover() {
     const auto last_event = events_.last_number(txn->handle());
     if (!last_event) return damaged(last_event.error());
     out.last_event = *last_event;
+    auto access = access_.read(txn->handle());
+    if (!access) return damaged(access.error());
+    out.access = std::move(*access);
 
     auto c = cursor::open(txn->handle(), tables_.messages);
     if (!c) return c.error();
@@ -352,7 +349,7 @@ result<recovered_store> store::recover() {
         if (r->transient) {
           transient.emplace_back(mailbox, at);
         } else {
-          count(*m, at, *r->message, r->expires_at);
+          m->count_message(at, *r->message, r->expires_at);
           ++out.message_count;
         }
       }
@@ -422,7 +419,7 @@ result<void> store::erase_unfinished(std::span<const std::pair<mailbox_id, seque
 
 result<void> store::commit(std::span<const mailbox_write> mailboxes,
                            std::span<const topology_write> topologies, std::span<const tree_event> events,
-                           std::span<const part_write> parts) {
+                           std::span<const part_write> parts, std::span<const access_record> access) {
   for (const auto& m : mailboxes) {
     if (m.with == nullptr) continue;
     if (auto r = check(*m.with); !r) return r;
@@ -433,6 +430,7 @@ result<void> store::commit(std::span<const mailbox_write> mailboxes,
     for (const auto& t : topologies) {
       if (auto r = write_topology(*txn, t); !r) return r;
     }
+    if (auto r = access_.write(*txn, access); !r) return r;
     reached("commit.topology_written");
     if (auto r = write_parts(*txn, parts); !r) return r;
     if (auto r = write_messages(*txn, mailboxes); !r) return r;
@@ -741,7 +739,7 @@ result<recovered_mailbox> store::survey(mailbox_id mailbox) const {
     if ((*item)->key.size() != message_key::size || lies_in(*graves, at)) continue;
     const auto r = read_message(*c, **item);
     if (!r) return r.error();
-    count(out, at, *r->message, r->expires_at);
+    out.count_message(at, *r->message, r->expires_at);
   }
   if (!item) return item.error();
   out.used = std::max(out.used, out.last);

@@ -12,6 +12,7 @@
 #include "mailbox/mailbox.hpp"
 #include "mailbox/result.hpp"
 #include "mailbox/topology.hpp"
+#include "persist/access_table.hpp"
 #include "persist/actor_tables.hpp"
 #include "persist/directory_lock.hpp"
 #include "persist/transaction.hpp"
@@ -71,6 +72,7 @@ struct recovered_store {
   std::map<mailbox_id, recovered_mailbox> mailboxes;
   // The paths of those actors. All others sleep in the store, and cost nothing here.
   std::map<mailbox_id, std::string> actors;
+  std::vector<access_record> access;  // of the directory, by name
   mailbox_id last_mailbox{};  // no new mailbox may have this id or a lower one
   binding_id last_binding{};
   std::uint64_t last_event = 0;  // the number of the last event of the tree of actors; 0: there is none
@@ -89,7 +91,7 @@ class store {
 public:
   // The version of the format that this code writes. A store of a newer one is refused and left untouched.
   // One of an older version is raised to this one when it is opened.
-  static constexpr std::uint32_t version = 3;
+  static constexpr std::uint32_t version = 4;
   // What one transaction erases at once, in records; what is beyond it is buried.
   static constexpr std::size_t erased_at_once_max = 10'000;
   // A range of sequences at least this wide is buried: recorded as gone in one step, and erased in slices.
@@ -114,7 +116,8 @@ public:
   // that is another's; nothing was written.
   result<void> commit(std::span<const mailbox_write> mailboxes,
                       std::span<const topology_write> topologies = {},
-                      std::span<const tree_event> events = {}, std::span<const part_write> parts = {});
+                      std::span<const tree_event> events = {}, std::span<const part_write> parts = {},
+                      std::span<const access_record> access = {});
   // Only the erasures of the batches: what still fits on a full disk. Those that have `with` are passed over: their
   // erasures belong to their turn, and are not written by this.
   result<void> commit_erasures(std::span<const mailbox_write> mailboxes);
@@ -194,6 +197,7 @@ private:
   tables tables_;
   actor_tables actors_;
   tree_event_table events_;
+  access_table access_;
 
   // The committer's. Readers look into the table: a burial may end between their look at it and at the messages.
   grave_map graves_;

@@ -1,6 +1,7 @@
 #include "persist/verify.hpp"
 
 #include "mailbox/envelope.hpp"
+#include "persist/access_table.hpp"
 #include "persist/actor_tables.hpp"
 #include "persist/definitions.hpp"
 #include "persist/directory_lock.hpp"
@@ -54,6 +55,7 @@ public:
     read_timers();
     read_histories();
     read_tree_events();
+    read_access();
     read_messages();
     return std::move(report_);
   }
@@ -207,6 +209,15 @@ private:
       if (const auto event = read_tree_event(item.key, item.value); !event) {
         problem("event " + std::to_string(report_.tree_events) +
                 " of the tree of actors: " + event.error().text);
+      }
+    });
+  }
+
+  void read_access() {
+    each("access", [&](const cursor::item& item) {
+      ++report_.access;
+      if (const auto r = read_access_record(item.key, item.value); !r) {
+        problem("record " + std::to_string(report_.access) + " of the directory: " + r.error().text);
       }
     });
   }

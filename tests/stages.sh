@@ -4,8 +4,8 @@
 # A stage is a function that prints what it does, and calls `count PASSED FAILED` as often as it likes. A stage that
 # ends with an error without having counted a failure is one failure: nothing that went wrong adds up to a pass.
 
-: "${build_dir:?}"  # from bootstrap.sh
-readonly all_stages=(checks unit asan tsan fuzz install e2e)
+: "${build_dir:?}" "${pika_archive:?}"  # from bootstrap.sh
+readonly all_stages=(checks unit asan tsan fuzz install e2e suites)
 readonly sanitizer_options=(-Doptimization=1 -Dwerror=false)
 
 # The C++ that is ours: what git knows or could know, or (in an unpacked archive) what lies there.
@@ -157,23 +157,46 @@ stage_install() {
   check 'projects with schemas of their own are built with CMake and Meson, and run' tests/install/outside.sh "$installed"
 }
 
-stage_e2e() {
-  install_tree
-  local log=$install_root/e2e.log passed failed status=0
-  # Debian's Python is the one that has Debian's pika.
+# python_tests LOG COMMAND...: runs one of our Python runners, and counts what its last line says.
+python_tests() {
+  local log=$1 passed failed status=0
+  shift
+  # Debian's Python is the one that has Debian's packages.
   local python=python3
   [[ ! -x /usr/bin/python3 ]] || python=/usr/bin/python3
-  local tests=$build_dir/tests
-  PYTHONDONTWRITEBYTECODE=1 "$python" tests/e2e/run.py --prefix "$installed" \
-    --examples "$build_dir/examples" --faulty-node "$build_dir/node/faulty_node" --loader "$tests/e2e/loader" \
-    --powercut "$tests/powercut/powercut.so" --powercut-selftest "$tests/powercut/powercut_selftest" 2>&1 |
-    tee "$log" || status=$?
+  PYTHONDONTWRITEBYTECODE=1 "$python" "$@" 2>&1 | tee "$log" || status=$?
   if read -r passed failed < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2/p' "$log" | tail -n 1); then
     count "$passed" "$failed"
   else
     status=1
   fi
   return "$status"
+}
+
+stage_e2e() {
+  install_tree
+  local tests=$build_dir/tests
+  python_tests "$install_root/e2e.log" tests/e2e/run.py --prefix "$installed" \
+    --examples "$build_dir/examples" --faulty-node "$build_dir/node/faulty_node" --loader "$tests/e2e/loader" \
+    --powercut "$tests/powercut/powercut.so" --powercut-selftest "$tests/powercut/powercut_selftest"
+}
+
+# The Node.js packages of the lock file, in the build directory; installed anew when the lock file has changed.
+node_modules() {
+  local dir=$build_dir/suites
+  cmp -s tests/suites/node/package-lock.json "$dir/installed-lock.json" && return 0
+  mkdir -p "$dir"
+  rm -f "$dir/installed-lock.json"
+  cp tests/suites/node/package.json tests/suites/node/package-lock.json "$dir/"
+  (cd "$dir" && quietly npm ci --ignore-scripts --no-audit --no-fund)
+  cp "$dir/package-lock.json" "$dir/installed-lock.json"
+}
+
+stage_suites() {
+  install_tree
+  node_modules
+  python_tests "$install_root/suites.log" tests/suites/run.py --prefix "$installed" \
+    --pika "subprojects/packagecache/$pika_archive" --node-modules "$build_dir/suites/node_modules"
 }
 
 # choose_stages [STAGE...]: all, if none is named.

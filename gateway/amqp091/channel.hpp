@@ -8,6 +8,8 @@
 
 #include "actors/queue.hpp"
 #include "gateway/amqp091/ledgers.hpp"
+#include "gateway/amqp091/reply_to.hpp"
+#include "gateway/amqp091/transaction.hpp"
 #include "mailbox/envelope.hpp"
 #include "mailbox/topology.hpp"
 
@@ -28,9 +30,12 @@ struct channel_holder {
   bool no_ack = false;
   bool consuming = false;
   bool in_use = false;
+  bool counts = false;  // of a quorum queue, which says how often a message came back [48]
   std::uint32_t held_count = 0;
   std::int64_t window = 0;       // bytes that may be on their way to the socket
   std::int64_t credit_owed = 0;  // bytes that were handed to the socket, and not granted again yet
+  // Waits for replies [56]: its queue is the pseudo queue, behind which there is nothing.
+  [[nodiscard]] bool takes_replies() const noexcept { return queue->port == nullptr; }
   // It is worth a message to the queue.
   [[nodiscard]] bool is_owed_credit() const noexcept { return credit_owed > 0 && credit_owed >= window / 4; }
 };
@@ -49,6 +54,7 @@ struct route_cache {
   std::uint64_t version = 0;  // of the snapshot that it is true for; 0: of none
   std::string exchange, routing_key;
   std::vector<queue_ptr> queues;
+  reply_route replies;  // of the last message that was routed; none of one that goes by the above
 };
 
 struct channel {
@@ -62,11 +68,15 @@ struct channel {
   publish_ledger published;
   content_in_progress content;
   route_cache route;
+  // The exchange that it published to last, with permission; forgotten when permissions change.
+  std::optional<std::string> may_publish_to;
+  std::unique_ptr<transaction> tx;  // after tx.select
 
   std::uint16_t prefetch = 0;
   delivery_ledger delivered;
   std::vector<channel_holder> holders;                       // the index is what the ledger knows
   std::unordered_map<std::string, std::uint32_t> consumers;  // tag -> holder
+  reply_consumer_ptr replies;                                // null: it does not wait for any
   std::string last_queue;                                    // declared; what an empty name means: [8]
 
   // A free holder, and its index.

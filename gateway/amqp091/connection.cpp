@@ -8,8 +8,8 @@ namespace posthorn::amqp091 {
 namespace {
 
 constexpr std::uint32_t frame_min_size = 4096;
-// How long a failed login without `authentication_failure_close` keeps its socket: [69].
-constexpr auto failed_login_delay = std::chrono::seconds{3};
+// The mechanism of those whose certificate names a user; offered to them only.
+constexpr std::string_view external = "EXTERNAL";
 
 reply_code code_of(refusal::kind why) noexcept {
   switch (why) {
@@ -56,18 +56,26 @@ bool connection::on_frame(const frame& f) {
     }
     return false;
   }
+  if (phase_ == phase::login) {  // what comes behind waits for the answer
+    stalled_ = true;
+    return false;
+  }
   if (f.type == frame_type::method) [[likely]]
     return on_method(f.channel, f.payload);
   if (f.type == frame_type::heartbeat) {
-    if (f.channel == 0) return true;
-    return refuse_connection(reply_code::unexpected_frame,
-                             "heartbeat on channel " + std::to_string(f.channel));
+    if (f.channel != 0) {
+      return refuse_connection(reply_code::unexpected_frame,
+                               "heartbeat on channel " + std::to_string(f.channel));
+    }
+    if (f.payload.empty()) return true;
+    return refuse_connection(reply_code::frame_error,
+                             "heartbeat with a payload of " + std::to_string(f.payload.size()) + " octets");
   }
   if (phase_ != phase::running) {
     return refuse_connection(reply_code::unexpected_frame, "a content frame before the connection is open");
   }
   auto* c = find_channel(f.channel);
-  if (c == nullptr) return refuse_connection(reply_code::channel_error, "expected 'channel.open'");
+  if (c == nullptr) return refuse_content();
   if (c->closing) return true;
   return f.type == frame_type::header ? on_content_header(*c, f.payload) : on_body(*c, f.payload);
 }
@@ -164,16 +172,19 @@ bool connection::on_connection_method(const any_method& m) {
     return false;
   }
   if (phase_ != phase::running) {
-    return refuse_connection(reply_code::command_invalid,
-                             "unexpected method " + std::string{method_name(m)} + " in the handshake",
-                             method_id_of(m));
+    const auto* state = phase_ == phase::start ? "starting" : phase_ == phase::tune ? "tuning" : "opening";
+    return refuse_connection(reply_code::channel_error,
+                             std::string{"unexpected method in connection state "} + state, method_id_of(m));
   }
   if (std::holds_alternative<method::connection_update_secret>(m)) {
-    return refuse_connection(reply_code::not_implemented, "connection.update-secret is not supported yet",
-                             method_id_of(m));
+    // The node knows its users by itself: any secret will do, as with RabbitMQ's internal users [77].
+    if (!requests_.empty()) {
+      stalled_ = true;
+      return false;
+    }
+    return on_new_secret(method_id_of(m));
   }
-  return refuse_connection(reply_code::command_invalid,
-                           "unimplemented method " + std::string{method_name(m)} + " on channel 0",
+  return refuse_connection(reply_code::channel_error, "unexpected method in connection state running",
                            method_id_of(m));
 }
 
@@ -200,7 +211,10 @@ void connection::on(const method::connection_start_ok& m) {
 void connection::log_in(std::string_view mechanism, std::string_view response) {
   std::string user, password;
   bool understood = false;
-  if (mechanism == "PLAIN") {  // authorization id, user, password; a zero octet before each of the latter
+  const bool by_certificate = mechanism == external && !transport_.user().empty();
+  if (by_certificate) {
+    user = transport_.user();
+  } else if (mechanism == "PLAIN") {  // authorization id, user, password; a zero octet before each of the latter
     const auto first = response.find('\0');
     const auto second = first == std::string_view::npos ? first : response.find('\0', first + 1);
     if (second != std::string_view::npos) {
@@ -224,26 +238,14 @@ void connection::log_in(std::string_view mechanism, std::string_view response) {
                       id_of<method::connection_start_ok>);
     return;
   }
-  const auto verdict =
-      understood ? server_.node.authenticate(user, password, from_loopback_) : broker::login::refused;
-  if (verdict == broker::login::accepted) {
-    user_ = user;
-    phase_ = phase::tune;
-    send(0, method::connection_tune{server_.settings.channel_max, server_.settings.frame_max,
-                                    static_cast<std::uint16_t>(server_.settings.heartbeat.count())});
-    return;
+  if (by_certificate || !understood) {
+    user_ = std::move(user);
+    mechanism_ = mechanism;
+    const auto verdict = by_certificate ? server_.node.authenticate_certified(user_, from_loopback_)
+                                        : broker::login::refused;
+    return on_login(reply_of(verdict));
   }
-  log(node_context::severity::warning,
-      "connection " + peer_ + ": login refused for user '" + user.substr(0, 64) + "'" +
-          (verdict == broker::login::loopback_only ? ", who may come in from this machine only" : ""));
-  if (wants_failure_close_) {  // [69]
-    refuse_connection(reply_code::access_refused, "Login was refused using authentication mechanism " +
-                                                      std::string{mechanism} +
-                                                      ". For details see the broker logfile.");
-    return;
-  }
-  phase_ = phase::closing;
-  arm_timer(failed_login_delay);
+  check_login(std::move(user), secret{std::move(password)}, mechanism);
 }
 
 void connection::on(const method::connection_tune_ok& m) {
@@ -252,7 +254,8 @@ void connection::on(const method::connection_tune_ok& m) {
   const auto too_high = [&](const char* what, std::uint64_t value, std::uint64_t limit) {
     refuse_connection(reply_code::not_allowed,
                       std::string{"negotiated "} + what + " = " + std::to_string(value) +
-                          " is higher than the maximum allowed value (" + std::to_string(limit) + ")",
+                          (value == 0 ? " (no limit)" : "") + " is higher than the maximum allowed value (" +
+                          std::to_string(limit) + ")",
                       about);
   };
   // No limit is more than any limit: [72].
@@ -276,12 +279,8 @@ void connection::on(const method::connection_tune_ok& m) {
 }
 
 void connection::on(const method::connection_open& m) {
-  vhost_ = server_.node.find_vhost(m.virtual_host);
-  if (!vhost_) {
-    refuse_connection(reply_code::not_allowed, "vhost " + std::string{m.virtual_host} + " not found",
-                      id_of<method::connection_open>);  // [70]
-    return;
-  }
+  vhost_ = enter_vhost(std::string{m.virtual_host}, id_of<method::connection_open>);
+  if (!vhost_) return;
   snapshot_ = vhost_->snapshot();
   phase_ = phase::running;
   send(0, method::connection_open_ok{});
@@ -311,6 +310,7 @@ void connection::on(const method::connection_close&) {
 void connection::release_everything(request_token token) {
   for (auto& [number, c] : channels_) release(*c);
   server_.channels.fetch_sub(channels_.size(), std::memory_order_relaxed);
+  if (!channels_.empty()) server_.occupants.close_channels(user_, channels_.size());
   channels_.clear();
   send_parcels();
   if (std::exchange(has_exclusive_, false) && vhost_) {
@@ -331,6 +331,7 @@ bool connection::on_channel_method(std::uint16_t number, const any_method& m) {
     if (std::holds_alternative<method::channel_close_ok>(m)) {
       channels_.erase(number);
       server_.channels.fetch_sub(1, std::memory_order_relaxed);
+      server_.occupants.close_channels(user_, 1);
     } else if (std::holds_alternative<method::channel_close>(m)) {
       send(number, method::channel_close_ok{});
     }
@@ -340,12 +341,16 @@ bool connection::on_channel_method(std::uint16_t number, const any_method& m) {
     if (c != nullptr) {
       return refuse_connection(reply_code::channel_error, "second 'channel.open' seen", method_id_of(m));
     }
-    if (channel_max_ != 0 && (number > channel_max_ || channels_.size() >= channel_max_)) {
-      return refuse_connection(reply_code::not_allowed,
-                               "number of channels opened (" + std::to_string(channels_.size()) +
-                                   ") has reached the negotiated channel_max (" +
-                                   std::to_string(channel_max_) + ")",
-                               method_id_of(m));
+    if (channel_max_ != 0 && channels_.size() >= channel_max_) {  // whatever their numbers [72]
+      return refuse_connection(reply_code::not_allowed, "number of channels opened (" +
+                                                            std::to_string(channels_.size()) +
+                                                            ") has reached the negotiated channel_max (" +
+                                                            std::to_string(channel_max_) + ")");
+    }
+    if (who_) {
+      if (const auto full = server_.occupants.open_channel(*who_)) {  // [70]
+        return refuse_connection(reply_code::not_allowed, full->text);
+      }
     }
     on_channel_open(number);
     return true;
@@ -370,15 +375,8 @@ bool connection::on_channel_method(std::uint16_t number, const any_method& m) {
         } else if constexpr (std::is_same_v<method_type, method::basic_cancel_ok> ||
                              std::is_same_v<method_type, method::channel_flow_ok>) {
           return true;  // [40]
-        } else if constexpr (method_type::class_id == 90) {
-          return refuse_connection(
-              reply_code::not_implemented,
-              "transactions (" + std::string{method_type::name} + ") are not supported yet",
-              id_of<method_type>);
         } else {
-          return refuse_connection(reply_code::command_invalid,
-                                   "unimplemented method " + std::string{method_type::name},
-                                   id_of<method_type>);
+          return refuse_connection(reply_code::command_invalid, "unimplemented method", id_of<method_type>);
         }
       },
       m);
@@ -401,15 +399,18 @@ void connection::on_channel_close(channel& c) {
   release(c);
   channels_.erase(number);
   server_.channels.fetch_sub(1, std::memory_order_relaxed);
+  server_.occupants.close_channels(user_, 1);
   send(number, method::channel_close_ok{});
 }
 
 // What the channel holds goes back at once [51], its consumers end, and nobody waits for its publishes any more.
 void connection::release(channel& c) {
   send_parcels();
+  if (c.tx != nullptr) drop_transaction(c);
+  if (c.replies != nullptr) stop_replies(c);
   std::unordered_map<mailbox_id, std::pair<queue_ptr, release_holders>> by_queue;
   for (auto& h : c.holders) {
-    if (!h.in_use) continue;
+    if (!h.in_use || h.takes_replies()) continue;
     auto& entry = by_queue[h.queue->id];
     entry.first = h.queue;
     entry.second.holders.push_back(h.id);
@@ -454,6 +455,11 @@ bool connection::refuse_connection(reply_code code, std::string_view why, method
   return false;
 }
 
+bool connection::refuse_content() {
+  return refuse_connection(reply_code::unexpected_frame,
+                           "expected method frame, got non method frame instead");
+}
+
 // --- asking and being answered --------------------------------------------------------------------------------------
 
 connection::request& connection::ask(channel& c, method_id about, bool no_wait, request_kind kind) {
@@ -478,6 +484,14 @@ bool connection::ask_vhost(channel& c, method_id about, bool no_wait,
 }
 
 void connection::on_reply(reply& message) {
+  if (phase_ == phase::login) [[unlikely]]
+    return on_login(message);
+  if (committing_ != nullptr) [[unlikely]] {
+    // Each queue that had answers of the transaction says that they are written.
+    if (message.token != last_token_) return;
+    committing_->tx->on_written();
+    return go_on_with_commit();
+  }
   if (requests_.empty()) return;
   const auto index = message.token - requests_.front().token;
   if (index >= requests_.size()) return;
@@ -513,6 +527,8 @@ connection::parcel& connection::parcel_for(const queue_ptr& queue) {
 }
 
 void connection::send_parcels() {
+  if (!passed_.empty()) [[unlikely]]
+    vhost_->post(remember{std::exchange(passed_, {})});
   if (parcel_count_ == 0) return;
   for (std::size_t i = 0; i < parcel_count_; ++i) {
     auto& p = parcels_[i];

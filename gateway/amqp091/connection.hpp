@@ -5,7 +5,7 @@
 //   Each step is taken in connection.cpp by the handler of the method that ends it. From everywhere, a lost socket, a
 //   missed heartbeat or a handshake that takes too long leads to gone.
 //
-// Owns      the socket, its channels, and a `caf::actor_companion`, whose messages are handled on the I/O thread.
+// Owns      its transport (the socket), its channels, and a `caf::actor_companion`, whose messages are handled on the I/O thread.
 // Receives  deliver, settled, reply, consumer_cancelled from queues and the vhost; close_connection, alarm_changed from
 //           the server
 // Sends     publish_batch, answer_held, consume, … to queues; topology_request, release_owner to the vhost
@@ -28,12 +28,18 @@
 //           of the messages of its actor; it sends what it has, and goes on after them. It reads no more meanwhile.
 // Limits    input: one chunk and the begin of a frame; requests without an answer: `requests_max`; publishes on their way:
 //           `in_flight_max`; output: what the consumers' credit allows. Beyond any of them the socket is not read.
+//           Transactions that were not committed: `transactions_max`; beyond it the channel is closed.
 #pragma once
 
 #include "actors/supervisor.hpp"
+#include "access/permissions.hpp"
+#include "access/user.hpp"
 #include "gateway/amqp091/channel.hpp"
 #include "gateway/amqp091/methods.hpp"
+#include "gateway/amqp091/network.hpp"
+#include "gateway/amqp091/occupancy.hpp"
 #include "gateway/amqp091/server.hpp"
+#include "gateway/amqp091/transport.hpp"
 #include "gateway/amqp091/turn_budget.hpp"
 
 #include <boost/asio.hpp>
@@ -52,6 +58,31 @@
 
 namespace posthorn::amqp091 {
 
+// The context of new TLS connections, which any thread may replace.
+class current_tls {
+public:
+  [[nodiscard]] std::shared_ptr<const tls_context> load() const {
+    const std::lock_guard guard{mutex_};
+    return context_;
+  }
+  void store(std::shared_ptr<const tls_context> context) {
+    const std::lock_guard guard{mutex_};
+    context_ = std::move(context);
+  }
+
+private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<const tls_context> context_;  // null: there is no TLS
+};
+
+// Where a client is: what the PROXY protocol says, if it came through a proxy.
+struct client_place {
+  std::string name;                     // address and port
+  bool is_local = false;                // on this machine, as far as can be known
+  std::optional<ip_address> address{};  // as the proxy said
+  std::string via{};                    // the proxy that said so; its address and port
+};
+
 // What all connections of a server share.
 struct server_context {
   broker& node;
@@ -59,7 +90,10 @@ struct server_context {
   std::string server_properties;  // field table, encoded without its length
   std::atomic<std::uint64_t> connections{0}, channels{0};
   std::atomic<std::uint64_t> turns_cut{0};
-  std::shared_ptr<supervisor> connections_supervisor;  // fixed before the first connection
+  occupancy occupants{};
+  reply_addresses replies{};
+  std::shared_ptr<supervisor> connections_supervisor{};  // fixed before the first connection
+  current_tls tls{};
 };
 
 class connection;
@@ -79,21 +113,24 @@ struct io_worker {
 class connection : public std::enable_shared_from_this<connection> {
 public:
   // `on_gone` is called once, on the I/O thread, with the last that happens.
-  connection(server_context& server, io_worker& worker, boost::asio::ip::tcp::socket socket,
+  connection(server_context& server, io_worker& worker, transport bytes, client_place from,
              std::function<void(connection&)> on_gone);
   ~connection();
 
-  void start();
+  // `first` is what was read of it before. It has to be open at the deadline.
+  void start(std::string_view first, std::chrono::steady_clock::time_point deadline);
   // The I/O thread has ended: ends at once, on the thread that calls.
   void abandon();
-  void alarm(bool blocked, const std::string& reason);
+  // Publishers have to wait for this reason, or, if it is empty, no longer.
+  void alarm(const std::string& reason);
+  // Ends if it is among those who have to go. On the I/O thread.
+  void evict(const broker::eviction& who);
 
   [[nodiscard]] connection_id id() const noexcept { return id_; }
 
 private:
-  using tcp = boost::asio::ip::tcp;
   using bytes = std::span<const std::byte>;
-  enum class phase : std::uint8_t { header, start, tune, open, running, closing, gone };
+  enum class phase : std::uint8_t { header, start, login, tune, open, running, closing, gone };
 
   // What may follow a request before it is answered: see "Order".
   enum class request_kind : std::uint8_t { alone, of_topology, of_queue };
@@ -143,6 +180,23 @@ private:
   void on(const method::connection_open& m);
   void on(const method::connection_close& m);
   void log_in(std::string_view mechanism, std::string_view response);
+  // --- who may do what: connection_access.cpp ---
+  void check_login(std::string user, secret password, std::string_view mechanism);
+  static reply reply_of(broker::login verdict);
+  void on_login(const reply& message);
+  std::shared_ptr<vhost_port> enter_vhost(const std::string& name, method_id about);
+  void leave_vhost();
+  void look_at_permissions();
+  bool refuse_access(channel& c, method_id about, const refusal& why);
+  [[nodiscard]] std::optional<refusal> ask_to_bind(resource_kind kind, const std::string& destination,
+                                                   const std::string& source, std::string_view key) const;
+  [[nodiscard]] std::optional<refusal> ask_to_declare(const posthorn::declare_queue& command) const;
+  [[nodiscard]] std::optional<refusal> ask_to_declare(const declare_exchange& command) const;
+  [[nodiscard]] std::optional<refusal> ask_to_publish(channel& c, const std::string& exchange) const;
+  [[nodiscard]] std::optional<refusal> ask_to_publish(const exchange_state& exchange,
+                                                      const envelope& message) const;
+  bool on_new_secret(method_id about);
+
   bool on_channel_method(std::uint16_t number, const any_method& m);
   void on_channel_open(std::uint16_t number);
   void on_channel_close(channel& c);
@@ -166,6 +220,10 @@ private:
   bool on(channel& c, const method::basic_recover& m);
   bool on(channel& c, const method::basic_recover_async& m);
   bool on(channel& c, const method::confirm_select& m);
+  // connection_transaction.cpp
+  bool on(channel& c, const method::tx_select& m);
+  bool on(channel& c, const method::tx_commit& m);
+  bool on(channel& c, const method::tx_rollback& m);
   bool on(channel& c, const method::channel_flow& m);
   bool on(channel& c, const method::access_request& m);
   bool recover(channel& c, bool requeue, method_id about);
@@ -175,12 +233,26 @@ private:
   bool on_content_header(channel& c, bytes payload);
   bool on_body(channel& c, bytes payload);
   void on_message(channel& c);
+  void forward(channel& c, const envelope_ptr& message, const std::vector<queue_ptr>& queues,
+               const reply_route& replies, bool mandatory);
   void return_message(channel& c, const envelope& message);
   void confirm(channel& c);
   // Null unless the last message went the same way.
   [[nodiscard]] const std::vector<queue_ptr>* known_route(const channel& c, const envelope& message) const;
   const std::vector<queue_ptr>& find_route(channel& c, const exchange_state& exchange,
                                            const envelope& message);
+
+  // --- transactions: connection_transaction.cpp ---
+  void hold(channel& c, const envelope_ptr& message, const std::vector<queue_ptr>& queues);
+  bool hold_answer(channel& c, std::uint64_t tag, bool multiple, outcome how, method_id about);
+  // Takes the commit as far as it goes now: as turn, limits and what the queues have settled allow.
+  void go_on_with_commit();
+  void drop_transaction(channel& c);
+
+  // --- direct reply-to: connection_replies.cpp ---
+  bool consume_replies(channel& c, const method::basic_consume& m, std::string tag);
+  void stop_replies(channel& c);
+  bool answer_for_reply_address(channel& c, const method::queue_declare& m);
 
   // --- asking and being answered ---
   parcel& parcel_for(const queue_ptr& queue);
@@ -203,12 +275,15 @@ private:
   [[nodiscard]] bool knows_actor(std::string_view name) const;
   std::optional<std::string> name_for(channel& c, std::string_view name, method_id about);
   bool answer_deliveries(channel& c, std::uint64_t tag, bool multiple, outcome how, method_id about);
+  void enter_answer(channel& c, const delivery_ledger::entry& e, outcome how);
   void drop_holder_if_idle(channel& c, std::uint32_t index);
 
   // --- refusing ---
   bool refuse(const channel& c, method_id about, const refusal& why);
   bool refuse_channel(std::uint16_t number, reply_code code, std::string_view why, method_id about);
   bool refuse_connection(reply_code code, std::string_view why, method_id about = {});
+  // A header or body where a method is due [32].
+  bool refuse_content();
 
   channel* find_channel(std::uint16_t number);
   template <class Method>
@@ -226,13 +301,14 @@ private:
   server_context& server_;
   io_worker& worker_;
   connection_id id_;
-  std::string peer_;  // address and port
+  std::string peer_;        // address and port
+  std::string place_name_;  // in the tree; two proxies may speak for the same address and port
   bool from_loopback_ = false;
   caf::actor companion_;
   connection_actor self_;  // the same, as queues see it
   std::function<void(connection&)> on_gone_;
 
-  tcp::socket socket_;
+  transport transport_;
   boost::asio::steady_timer timer_;
   phase phase_ = phase::header;
 
@@ -242,6 +318,12 @@ private:
   std::chrono::milliseconds heartbeat_{0};
   bool wants_cancel_notify_ = false, wants_blocked_ = false, wants_failure_close_ = false;
   std::string user_;
+  std::string mechanism_;
+  // Of the vhost that is open, and as the directory was at that version.
+  std::shared_ptr<const user> who_;  // null: it was removed meanwhile
+  std::optional<vhost_access> access_;
+  std::uint64_t access_version_ = 0;
+  bool has_entered_ = false;  // it counts as a connection of the vhost and the user
   std::shared_ptr<vhost_port> vhost_;
   topology_ptr snapshot_;  // of this chunk
 
@@ -263,6 +345,8 @@ private:
   std::vector<parcel> parcels_;
   std::size_t parcel_count_ = 0;
   std::size_t turns_gathered_ = 0;  // since some were sent
+  std::vector<remember::passage_of> passed_;  // what the vhost has to hear of, as well
+  std::uint64_t routed_ = 0;                  // messages that were not known to go where others went
   std::unordered_map<mailbox_id, std::size_t> parcel_index_;
 
   // From `input_used_` on: what was not decoded yet: the begin of a frame, all behind a request, or the rest of a turn.
@@ -279,7 +363,11 @@ private:
 
   std::size_t in_flight_ = 0;  // bytes of publishes that some queue has not settled
   bool in_flight_full_ = false;
-  bool has_published_ = false, blocked_ = false, blocked_told_ = false;
+  std::size_t transactions_size_ = 0;  // bytes that all channels' transactions hold
+  channel* committing_ = nullptr;      // the last request is its tx.commit, and is not answered yet
+  bool commit_scheduled_ = false;      // it goes on after the other connections had their turn
+  // With an alarm, the next publish blocks the connection [75].
+  bool alarmed_ = false, blocked_ = false, blocked_told_ = false;
   std::string blocked_reason_;
 
   // From other threads: messages of the companion that wait for the I/O thread.

@@ -19,30 +19,21 @@ constexpr auto closing_patience = std::chrono::seconds{5};
 
 }  // namespace
 
-connection::connection(server_context& server, io_worker& worker, tcp::socket socket,
+connection::connection(server_context& server, io_worker& worker, transport line, client_place from,
                        std::function<void(connection&)> on_gone)
     : server_{server},
       worker_{worker},
       id_{node_context::next_id<connection_id>(server.node.context().last_connection)},
+      peer_{std::move(from.name)},
+      place_name_{from.via.empty() ? peer_ : peer_ + " via " + from.via},
+      from_loopback_{from.is_local},
       on_gone_{std::move(on_gone)},
-      socket_{std::move(socket)},
+      transport_{std::move(line)},
       timer_{worker.io} {}
 
 connection::~connection() = default;
 
-void connection::start() {
-  boost::system::error_code failed;
-  const auto remote = socket_.remote_endpoint(failed);
-  if (failed) return end("it was gone before it could be served");
-  peer_ = remote.address().to_string() + ":" + std::to_string(remote.port());
-  const auto address = remote.address();
-  from_loopback_ =
-      address.is_loopback() ||
-      (address.is_v6() && address.to_v6().is_v4_mapped() &&
-       boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, address.to_v6()).is_loopback());
-  socket_.set_option(tcp::no_delay{true}, failed);
-  socket_.non_blocking(true, failed);
-
+void connection::start(std::string_view first, std::chrono::steady_clock::time_point deadline) {
   auto& system = server_.node.system();
   companion_ = system.spawn<caf::actor_companion>();
   self_ = caf::actor_cast<connection_actor>(companion_);
@@ -59,22 +50,19 @@ void connection::start() {
         if (phase_ != phase::closing) close_now(reply_code::connection_forced, message.reason, {});
       },
       [this](const alarm_changed& message) {
-        blocked_reason_ = message.blocked ? message.reason : "";
-        const bool wait = message.blocked && has_published_;
-        if (wait && wants_blocked_ && !blocked_told_ && phase_ == phase::running) {
-          send(0, method::connection_blocked{blocked_reason_});
-          blocked_told_ = true;
-        } else if (!message.blocked && blocked_told_) {
+        alarmed_ = message.blocked;
+        blocked_reason_ = message.reason;
+        if (alarmed_) return;
+        blocked_ = false;
+        if (std::exchange(blocked_told_, false) && phase_ == phase::running) {
           send(0, method::connection_unblocked{});
-          blocked_told_ = false;
         }
-        blocked_ = wait;
       },
   });
   // On this thread, for messages are handled here. Its own end comes as `gone` before.
   companion->on_exit([this] { killed_ = phase_ != phase::gone; });
   child_definition place;
-  place.spec.name = path_part(peer_);
+  place.spec.name = path_part(place_name_);
   place.spec.restart = restart_kind::temporary;
   place.kind = "connection";
   place.stop = [self = self_](const caf::actor&) {
@@ -83,9 +71,13 @@ void connection::start() {
   server_.connections_supervisor->adopt(std::move(place), companion_);
   server_.connections.fetch_add(1, std::memory_order_relaxed);
   server_.node.context().counters.connections_opened->inc();
-  if (server_.node.context().disk_low) blocked_reason_ = "low on disk";
-  arm_timer(server_.settings.handshake_timeout);
-  arm_read();
+  blocked_reason_ = server_.node.alarms().reason();
+  alarmed_ = !blocked_reason_.empty();
+  arm_timer(std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()));
+  if (first.empty()) return arm_read();
+  received_since_tick_ = true;
+  begin_turn();
+  consume_input(std::as_bytes(std::span{first}));
 }
 
 void connection::abandon() {
@@ -96,8 +88,8 @@ void connection::abandon() {
   } while (drained_ < draining_.size());
 }
 
-void connection::alarm(bool blocked, const std::string& reason) {
-  caf::anon_send(self_, alarm_changed{blocked, reason});
+void connection::alarm(const std::string& reason) {
+  caf::anon_send(self_, alarm_changed{!reason.empty(), reason});
 }
 
 // --- the actor's messages -----------------------------------------------------------------------------------------
@@ -164,8 +156,7 @@ bool connection::may_read() const noexcept {
 void connection::arm_read() {
   if (reading_ || !may_read()) return;
   reading_ = true;
-  socket_.async_wait(tcp::socket::wait_read,
-                     [self = shared_from_this()](const auto& failed) { self->on_readable(failed); });
+  transport_.wait_to_read([self = shared_from_this()](const auto& failed) { self->on_readable(failed); });
 }
 
 void connection::on_readable(const boost::system::error_code& failed) {
@@ -174,7 +165,7 @@ void connection::on_readable(const boost::system::error_code& failed) {
   if (failed) return on_broken(failed.message());
   if (!may_read()) return;
   boost::system::error_code error;
-  const auto size = socket_.read_some(boost::asio::buffer(worker_.chunk), error);
+  const auto size = transport_.read_some(worker_.chunk, error);
   if (error == boost::asio::error::would_block) return arm_read();
   if (error) {
     return on_broken(error == boost::asio::error::eof ? "the client closed the socket" : error.message());
@@ -185,7 +176,11 @@ void connection::on_readable(const boost::system::error_code& failed) {
 }
 
 void connection::consume_input(bytes chunk) {
-  if (vhost_) snapshot_ = vhost_->snapshot();
+  if (vhost_) {
+    snapshot_ = vhost_->snapshot();
+    if (server_.node.context().directory->version() != access_version_) [[unlikely]]
+      look_at_permissions();
+  }
   if (input_.empty()) {
     const auto used = decode(chunk);
     if (phase_ == phase::gone) return;
@@ -249,8 +244,9 @@ std::size_t connection::decode(bytes input) {
       }
       used += protocol_header_size;
       phase_ = phase::start;
-      send(0, method::connection_start{0, 9, std::as_bytes(std::span{server_.server_properties}),
-                                       "PLAIN AMQPLAIN", "en_US"});
+      send(0, method::connection_start{
+                  0, 9, std::as_bytes(std::span{server_.server_properties}),
+                  transport_.user().empty() ? "PLAIN AMQPLAIN" : "PLAIN AMQPLAIN EXTERNAL", "en_US"});
       continue;
     }
     frame f;
@@ -286,12 +282,11 @@ void connection::write_out() {
   if (writing_ || phase_ == phase::gone) return;
   while (out_sent_ < out_.size()) {
     boost::system::error_code error;
-    const auto size =
-        socket_.write_some(boost::asio::buffer(out_.data() + out_sent_, out_.size() - out_sent_), error);
+    const auto size = transport_.write_some(std::span{out_}.subspan(out_sent_), error);
     if (error == boost::asio::error::would_block) {
       writing_ = true;
-      socket_.async_wait(tcp::socket::wait_write,
-                         [self = shared_from_this()](const auto& failed) { self->on_writable(failed); });
+      transport_.wait_to_write(
+          [self = shared_from_this()](const auto& failed) { self->on_writable(failed); });
       return;
     }
     if (error) return end(error.message());
@@ -318,6 +313,10 @@ void connection::grant_credit() {
     const auto found = consumers_.find(id);
     if (found == consumers_.end()) continue;
     auto& holder = found->second.of->holders[found->second.holder];
+    if (holder.takes_replies()) [[unlikely]] {
+      found->second.of->replies->grant(static_cast<std::size_t>(std::exchange(holder.credit_owed, 0)));
+      continue;
+    }
     parcel_for(holder.queue).answers.grants.push_back({id, std::exchange(holder.credit_owed, 0)});
   }
   owed_.clear();
@@ -361,6 +360,7 @@ void connection::on_timer() {
 void connection::close_now(reply_code code, std::string_view text, method_id about) {
   if (phase_ == phase::gone || phase_ == phase::closing) return;
   const bool can_understand = phase_ != phase::header;
+  leave_vhost();
   release_everything(0);
   phase_ = phase::closing;
   stalled_ = false;
@@ -390,15 +390,14 @@ void connection::end_broken(io_worker& worker) {
 
 void connection::end(const std::string& why) {
   if (phase_ == phase::gone) return;
+  leave_vhost();
   const bool expected = phase_ == phase::closing || phase_ == phase::header;
   log(expected || phase_ == phase::running ? node_context::severity::debug : node_context::severity::info,
       "connection " + peer_ + " ended: " + why);
   release_everything(0);
   phase_ = phase::gone;
-  boost::system::error_code ignored;
   timer_.cancel();
-  socket_.shutdown(tcp::socket::shutdown_both, ignored);
-  socket_.close(ignored);
+  transport_.close();
   if (companion_) {
     // The queues that monitor it put back what it held.
     caf::anon_send_exit(companion_, caf::exit_reason::user_shutdown);

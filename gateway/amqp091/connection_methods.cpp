@@ -2,6 +2,9 @@
 #include "gateway/amqp091/connection.hpp"
 
 #include "actors/actor_house.hpp"
+#include "mailbox/consumer_arguments.hpp"
+#include "mailbox/delivered_properties.hpp"
+#include "mailbox/properties.hpp"
 
 #include <algorithm>
 #include <random>
@@ -33,6 +36,17 @@ std::string generated(std::string_view prefix) {
   std::string out{prefix};
   for (int i = 0; i < 22; ++i) out += letters[random() & 63];
   return out;
+}
+
+// The properties as the client sees them; what is not as it came is put into `changed`. [31] [48]
+std::span<const std::byte> shown(const channel_holder& holder, const delivery& d,
+                                 std::optional<std::string>& changed) {
+  const auto properties = d.message->properties();
+  const bool counts = d.returns != 0 && holder.counts;
+  if (!has_headers(properties) && !counts) [[likely]]
+    return properties;
+  changed = delivered_properties(properties, counts ? d.returns : std::uint16_t{0}, d.attempts);
+  return changed ? std::as_bytes(std::span{*changed}) : properties;
 }
 
 std::uint32_t as_count(std::uint64_t count) noexcept {
@@ -93,17 +107,27 @@ queue_ptr connection::actor_named(std::string_view name) const {
 // --- exchanges ----------------------------------------------------------------------------------------------------
 
 bool connection::on(channel& c, const method::exchange_declare& m) {
-  return ask_vhost(c, id_of<method::exchange_declare>, m.no_wait,
-                   declare_exchange{clean(m.exchange), std::string{m.type}, m.passive, m.durable,
-                                    m.auto_delete, m.internal, as_text(m.arguments)});
+  constexpr auto about = id_of<method::exchange_declare>;
+  declare_exchange command{clean(m.exchange), std::string{m.type}, m.passive,           m.durable,
+                           m.auto_delete,     m.internal,          as_text(m.arguments)};
+  if (const auto no = ask_to_declare(command)) return refuse_access(c, about, *no);
+  return ask_vhost(c, about, m.no_wait, std::move(command));
 }
 
 bool connection::on(channel& c, const method::exchange_delete& m) {
-  return ask_vhost(c, id_of<method::exchange_delete>, m.no_wait,
-                   delete_exchange{clean(m.exchange), m.if_unused});
+  constexpr auto about = id_of<method::exchange_delete>;
+  delete_exchange command{clean(m.exchange), m.if_unused};
+  if (!command.name.empty()) {  // the default exchange is refused by the topology
+    if (const auto no = access_->delete_exchange(command.name)) return refuse_access(c, about, *no);
+  }
+  return ask_vhost(c, about, m.no_wait, std::move(command));
 }
 
 bool connection::on(channel& c, const method::exchange_bind& m) {
+  if (const auto no =
+          ask_to_bind(resource_kind::exchange, clean(m.destination), clean(m.source), m.routing_key)) {
+    return refuse_access(c, id_of<method::exchange_bind>, *no);
+  }
   return ask_vhost(c, id_of<method::exchange_bind>, m.no_wait,
                    bind{{},
                         destination_kind::exchange,
@@ -115,6 +139,10 @@ bool connection::on(channel& c, const method::exchange_bind& m) {
 }
 
 bool connection::on(channel& c, const method::exchange_unbind& m) {
+  if (const auto no =
+          ask_to_bind(resource_kind::exchange, clean(m.destination), clean(m.source), m.routing_key)) {
+    return refuse_access(c, id_of<method::exchange_unbind>, *no);
+  }
   return ask_vhost(c, id_of<method::exchange_unbind>, m.no_wait,
                    unbind{destination_kind::exchange, clean(m.source), clean(m.destination),
                           std::string{m.routing_key}, as_text(m.arguments), id_});
@@ -125,7 +153,11 @@ bool connection::on(channel& c, const method::exchange_unbind& m) {
 bool connection::on(channel& c, const method::queue_declare& m) {
   constexpr auto about = id_of<method::queue_declare>;
   if (m.passive) {  // [7]
-    const auto queue = queue_for(c, m.queue, about);
+    if (is_reply_address(m.queue) && server_.replies.find(m.queue)) return answer_for_reply_address(c, m);
+    const auto name = name_for(c, m.queue, about);
+    if (!name) return phase_ == phase::running;
+    if (const auto no = access_->find_queue(*name)) return refuse_access(c, about, *no);
+    const auto queue = queue_for(c, *name, about);
     if (!queue) return phase_ == phase::running;
     c.last_queue = (*queue)->name;
     auto& r = ask(c, about, m.no_wait, request_kind::of_queue);
@@ -133,18 +165,19 @@ bool connection::on(channel& c, const method::queue_declare& m) {
     port_of(**queue).post(inspect_queue{self_, r.token});
     return true;
   }
+  if (is_reply_address(m.queue) && server_.replies.find(m.queue)) return answer_for_reply_address(c, m);
   const bool server_named = m.queue.empty();
-  auto name = server_named ? generated("amq.gen-") : clean(m.queue);
-  c.last_queue = name;
-  if (m.exclusive) has_exclusive_ = true;
   posthorn::declare_queue command;
-  command.name = std::move(name);
+  command.name = server_named ? generated("amq.gen-") : clean(m.queue);
   command.durable = m.durable;
   command.exclusive = m.exclusive;
   command.auto_delete = m.auto_delete;
   command.server_named = server_named;
   command.arguments = as_text(m.arguments);
   command.by = id_;
+  if (const auto no = ask_to_declare(command)) return refuse_access(c, about, *no);
+  c.last_queue = command.name;
+  if (m.exclusive) has_exclusive_ = true;
   return ask_vhost(c, about, m.no_wait, std::move(command));
 }
 
@@ -154,6 +187,9 @@ bool connection::on(channel& c, const method::queue_bind& m) {
   if (!queue) return phase_ == phase::running;
   const bool by_name = m.queue.empty() && m.routing_key.empty();  // [8]
   auto key = by_name ? *queue : std::string{m.routing_key};
+  if (const auto no = ask_to_bind(resource_kind::queue, *queue, clean(m.exchange), key)) {
+    return refuse_access(c, about, *no);
+  }
   return ask_vhost(c, about, m.no_wait,
                    bind{{},
                         destination_kind::queue,
@@ -170,6 +206,9 @@ bool connection::on(channel& c, const method::queue_unbind& m) {
   if (!queue) return phase_ == phase::running;
   const bool by_name = m.queue.empty() && m.routing_key.empty();
   auto key = by_name ? *queue : std::string{m.routing_key};
+  if (const auto no = ask_to_bind(resource_kind::queue, *queue, clean(m.exchange), key)) {
+    return refuse_access(c, about, *no);
+  }
   return ask_vhost(c, about, false,
                    unbind{destination_kind::queue, clean(m.exchange), std::move(*queue), std::move(key),
                           as_text(m.arguments), id_});
@@ -177,7 +216,10 @@ bool connection::on(channel& c, const method::queue_unbind& m) {
 
 bool connection::on(channel& c, const method::queue_purge& m) {
   constexpr auto about = id_of<method::queue_purge>;
-  const auto queue = queue_for(c, m.queue, about);
+  const auto name = name_for(c, m.queue, about);
+  if (!name) return phase_ == phase::running;
+  if (const auto no = access_->purge_queue(*name)) return refuse_access(c, about, *no);
+  const auto queue = queue_for(c, *name, about);
   if (!queue) return phase_ == phase::running;
   const auto& r = ask(c, about, m.no_wait, request_kind::of_queue);
   port_of(**queue).post(purge_queue{self_, r.token});
@@ -188,6 +230,7 @@ bool connection::on(channel& c, const method::queue_delete& m) {
   constexpr auto about = id_of<method::queue_delete>;
   const auto name = name_for(c, m.queue, about);
   if (!name) return phase_ == phase::running;
+  if (const auto no = access_->delete_queue(*name)) return refuse_access(c, about, *no);
   if (snapshot_->find_queue(*name) == nullptr && !knows_actor(*name)) {  // a success: [13]
     if (!m.no_wait) send(c.number, method::queue_delete_ok{0});
     return true;
@@ -217,24 +260,36 @@ bool connection::on(channel& c, const method::basic_qos& m) {
 
 bool connection::on(channel& c, const method::basic_consume& m) {
   constexpr auto about = id_of<method::basic_consume>;
-  const auto queue = queue_for(c, m.queue, about);
+  if (m.queue == reply_queue) {
+    return consume_replies(c, m,
+                           m.consumer_tag.empty() ? generated("amq.ctag-") : std::string{m.consumer_tag});
+  }
+  const auto name = name_for(c, m.queue, about);
+  if (!name) return phase_ == phase::running;
+  if (const auto no = access_->read_queue(*name)) return refuse_access(c, about, *no);
+  const auto queue = queue_for(c, *name, about);
   if (!queue) return phase_ == phase::running;
   const auto arguments = decode_table(m.arguments);
   if (!arguments) return refuse_connection(reply_code::syntax_error, arguments.error().text, about);
-  for (const auto* promise : {"x-priority", "x-stream-offset", "x-cancel-on-ha-failover"}) {
-    if (arguments->contains(promise) && std::string_view{promise} != "x-cancel-on-ha-failover") {
-      return refuse_channel(
-          c.number, reply_code::precondition_failed,
-          std::string{"invalid arg '"} + promise +
-              "' for basic.consume: this version of Posthorn does not support it yet; consume "
-              "without it",
-          about);
-    }
+  if (arguments->contains("x-stream-offset")) {
+    return refuse_channel(
+        c.number, reply_code::precondition_failed,
+        "invalid arg 'x-stream-offset' for basic.consume: this version of Posthorn does not "
+        "support it yet; consume without it",
+        about);
+  }
+  if (const auto wrong = check_consumer_arguments(*arguments, port_of(**queue).described)) {
+    return refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
   }
   auto tag = m.consumer_tag.empty() ? generated("amq.ctag-") : std::string{m.consumer_tag};
   if (c.consumers.contains(tag)) {
     return refuse_connection(reply_code::not_allowed, "attempt to reuse consumer tag '" + tag + "'",
                              about);  // [37]
+  }
+  if (const auto limit = server_.settings.consumer_max; limit != 0 && c.consumers.size() >= limit) {
+    return refuse_connection(reply_code::not_allowed,
+                             "reached maximum (" + std::to_string(limit) + ") of consumers per channel",
+                             about);
   }
   const auto index = c.add_holder();
   auto& holder = c.holders[index];
@@ -242,6 +297,7 @@ bool connection::on(channel& c, const method::basic_consume& m) {
   holder.tag = tag;
   holder.queue = *queue;
   holder.no_ack = m.no_ack;
+  holder.counts = port_of(**queue).is_quorum;
   holder.consuming = true;
   holder.window =
       std::clamp(window_all / static_cast<std::int64_t>(consumers_.size() + 1), window_min, window_max);
@@ -255,6 +311,9 @@ bool connection::on(channel& c, const method::basic_consume& m) {
   spec.prefetch = m.no_ack ? 0 : c.prefetch;
   spec.acknowledges = !m.no_ack;
   spec.credit = holder.window;
+  const auto wishes = wishes_of(*arguments);
+  spec.priority = wishes.priority;
+  spec.weight = wishes.weight;
   port_of(**queue).post(posthorn::consume{self_, id_, r.token, spec, m.exclusive});
   return true;
 }
@@ -262,6 +321,11 @@ bool connection::on(channel& c, const method::basic_consume& m) {
 bool connection::on(channel& c, const method::basic_cancel& m) {
   const auto found = c.consumers.find(std::string{m.consumer_tag});
   if (found == c.consumers.end()) {  // a success: [39]
+    if (!m.no_wait) send(c.number, method::basic_cancel_ok{m.consumer_tag});
+    return true;
+  }
+  if (c.holders[found->second].takes_replies()) {
+    stop_replies(c);
     if (!m.no_wait) send(c.number, method::basic_cancel_ok{m.consumer_tag});
     return true;
   }
@@ -275,7 +339,10 @@ bool connection::on(channel& c, const method::basic_cancel& m) {
 
 bool connection::on(channel& c, const method::basic_get& m) {
   constexpr auto about = id_of<method::basic_get>;
-  const auto queue = queue_for(c, m.queue, about);
+  const auto name = name_for(c, m.queue, about);
+  if (!name) return phase_ == phase::running;
+  if (const auto no = access_->read_queue(*name)) return refuse_access(c, about, *no);
+  const auto queue = queue_for(c, *name, about);
   if (!queue) return phase_ == phase::running;
   // All that the channel fetches from one queue has one holder.
   std::uint32_t index = 0;
@@ -288,6 +355,7 @@ bool connection::on(channel& c, const method::basic_get& m) {
     auto& made = c.holders[index];
     made.id = node_context::next_id<consumer_id>(server_.node.context().last_consumer);
     made.queue = *queue;
+    made.counts = port_of(**queue).is_quorum;
     consumers_.emplace(made.id, consumer_place{&c, index});
   }
   auto& r = ask(c, about, false);
@@ -306,24 +374,31 @@ void connection::drop_holder_if_idle(channel& c, std::uint32_t index) {
 
 // --- answers of the client ----------------------------------------------------------------------------------------
 
+// Into the parcel for its queue.
+void connection::enter_answer(channel& c, const delivery_ledger::entry& e, outcome how) {
+  auto& holder = c.holders[e.holder];
+  --holder.held_count;
+  auto& answers = parcel_for(holder.queue).answers.answers;
+  if (answers.empty() || answers.back().holder != holder.id || answers.back().how != how) {
+    answers.push_back({holder.id, how, {}});
+  }
+  auto& which = answers.back().which;
+  if (!which.empty() && which.back().last.value + 1 == e.at.value) {
+    which.back().last = e.at;
+  } else {
+    which.push_back({e.at, e.at});
+  }
+  drop_holder_if_idle(c, e.holder);
+}
+
 bool connection::answer_deliveries(channel& c, std::uint64_t tag, bool multiple, outcome how,
                                    method_id about) {
+  if (c.tx != nullptr) [[unlikely]]
+    return hold_answer(c, tag, multiple, how, about);
   std::int64_t count = 0;
   const bool known = c.delivered.answer(tag, multiple, [&](const delivery_ledger::entry& e) {
-    auto& holder = c.holders[e.holder];
-    --holder.held_count;
     ++count;
-    auto& answers = parcel_for(holder.queue).answers.answers;
-    if (answers.empty() || answers.back().holder != holder.id || answers.back().how != how) {
-      answers.push_back({holder.id, how, {}});
-    }
-    auto& which = answers.back().which;
-    if (!which.empty() && which.back().last.value + 1 == e.at.value) {
-      which.back().last = e.at;
-    } else {
-      which.push_back({e.at, e.at});
-    }
-    drop_holder_if_idle(c, e.holder);
+    enter_answer(c, e, how);
   });
   if (!known) {
     return refuse_channel(c.number, reply_code::precondition_failed,
@@ -331,7 +406,7 @@ bool connection::answer_deliveries(channel& c, std::uint64_t tag, bool multiple,
                           about);  // [41]
   }
   worker_.turn.spend(static_cast<std::size_t>(count) / 4);
-  if (how != outcome::returned) server_.node.context().counters.acknowledged->inc(count);
+  if (!comes_back(how)) server_.node.context().counters.acknowledged->inc(count);
   return true;
 }
 
@@ -340,7 +415,7 @@ bool connection::on(channel& c, const method::basic_ack& m) {
 }
 
 bool connection::on(channel& c, const method::basic_nack& m) {
-  return answer_deliveries(c, m.delivery_tag, m.multiple, m.requeue ? outcome::returned : outcome::rejected,
+  return answer_deliveries(c, m.delivery_tag, m.multiple, m.requeue ? outcome::released : outcome::discarded,
                            id_of<method::basic_nack>);
 }
 
@@ -351,7 +426,9 @@ bool connection::on(channel& c, const method::basic_reject& m) {
 
 bool connection::recover(channel& c, bool requeue, method_id about) {
   if (!requeue) return refuse_connection(reply_code::not_implemented, "requeue=false", about);  // [45]
-  answer_deliveries(c, 0, true, outcome::returned, about);
+  // A transaction does not wait for it, nor what it holds for this.
+  c.delivered.answer(0, true,
+                     [&](const delivery_ledger::entry& e) { enter_answer(c, e, outcome::released); });
   return true;
 }
 
@@ -368,6 +445,10 @@ bool connection::on(channel& c, const method::basic_recover_async& m) {
 // --- the rest -----------------------------------------------------------------------------------------------------
 
 bool connection::on(channel& c, const method::confirm_select& m) {
+  if (c.tx != nullptr) {
+    return refuse_channel(c.number, reply_code::precondition_failed, "cannot switch from tx to confirm mode",
+                          id_of<method::confirm_select>);
+  }
   if (!c.confirming) {
     c.confirming = true;
     c.confirm_base = c.published.last();
@@ -430,6 +511,7 @@ void connection::answer(const request& r, reply& message) {
     case packed(id_of<method::queue_delete>):
       return answer_with(method::queue_delete_ok{as_count(std::get<messages_removed>(message.what).count)});
     case packed(id_of<method::basic_consume>): return answer_with(method::basic_consume_ok{r.name});
+    case packed(id_of<method::tx_commit>): return answer_with(method::tx_commit_ok{});
     case packed(id_of<method::basic_cancel>): {
       c->holders[r.holder].consuming = false;
       c->consumers.erase(r.name);
@@ -446,10 +528,11 @@ void connection::answer(const request& r, reply& message) {
       const auto& m = *answer.message->message;
       c->holders[r.holder].no_ack = r.no_wait;
       const auto tag = enter_delivery(*c, r.holder, *answer.message);
+      std::optional<std::string> changed;
       encode_with_content(r.channel,
                           method::basic_get_ok{tag, answer.message->redelivered, m.exchange(),
                                                m.routing_key(), as_count(answer.remaining)},
-                          m.properties(), m.body(), frame_max_, out_);
+                          shown(c->holders[r.holder], *answer.message, changed), m.body(), frame_max_, out_);
       drop_holder_if_idle(*c, r.holder);
       return;
     }
@@ -469,6 +552,7 @@ void connection::on_deliver(deliver& message) {
   worker_.turn.spend(message.deliveries.size());
   consumer_id last{};
   consumer_place place;
+  std::optional<std::string> changed;
   for (auto& d : message.deliveries) {
     if (d.to != last || place.of == nullptr) {
       const auto found = consumers_.find(d.to);
@@ -481,8 +565,8 @@ void connection::on_deliver(deliver& message) {
     auto& holder = c.holders[place.holder];
     const auto tag = enter_delivery(c, place.holder, d);
     const auto& m = *d.message;
-    encode_deliver(c.number, {holder.tag, tag, d.redelivered, m.exchange(), m.routing_key()}, m.properties(),
-                   m.body(), frame_max_, out_);
+    encode_deliver(c.number, {holder.tag, tag, d.redelivered, m.exchange(), m.routing_key()},
+                   shown(holder, d, changed), m.body(), frame_max_, out_);
     const bool was_owed = holder.is_owed_credit();
     holder.credit_owed += static_cast<std::int64_t>(m.footprint());
     if (!was_owed && holder.is_owed_credit()) owed_.push_back(holder.id);

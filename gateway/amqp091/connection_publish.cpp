@@ -25,6 +25,13 @@ bool connection::on_publish(channel& c, const method::basic_publish& m) {
     stalled_ = true;
     return false;
   }
+  if (alarmed_) [[unlikely]] {
+    // It waits, and all behind it, until there is room [75].
+    if (wants_blocked_ && !std::exchange(blocked_told_, true))
+      send(0, method::connection_blocked{blocked_reason_});
+    blocked_ = stalled_ = true;
+    return false;
+  }
   if (m.immediate) {
     return refuse_connection(reply_code::not_implemented, "immediate=true",
                              id_of<method::basic_publish>);  // [23]
@@ -41,12 +48,10 @@ bool connection::on_content_header(channel& c, bytes payload) {
   using part = content_in_progress::part;
   constexpr auto about = id_of<method::basic_publish>;
   auto& content = c.content;
+  if (content.expected == part::none) return refuse_content();
   if (content.expected != part::header) {
     return refuse_connection(reply_code::unexpected_frame,
-                             content.expected == part::none
-                                 ? "expected method frame, got non method frame instead"
-                                 : "expected content body, got non content body frame instead",
-                             about);
+                             "expected content body, got non content body frame instead", about);
   }
   content_header header;
   if (!decode_content_header(payload, header)) {
@@ -68,7 +73,8 @@ bool connection::on_content_header(channel& c, bytes payload) {
                               std::to_string(server_.settings.message_size_max),
                           about);
   }
-  if (const auto user = user_id_of(header.properties); user && *user != user_) {  // [28], an empty one, too
+  if (const auto user = user_id_of(header.properties);
+      user && *user != user_ && !(who_ && who_->may_impersonate())) {  // [28], an empty one, too
     return refuse_channel(
         c.number, reply_code::precondition_failed,
         "user_id property set to '" + std::string{*user} + "' but authenticated user was '" + user_ + "'",
@@ -78,6 +84,15 @@ bool connection::on_content_header(channel& c, bytes payload) {
     if (const auto wrong = invalid_expiration(*expiration)) {
       return refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
     }
+  }
+  std::string rewritten;
+  if (const auto reply_to = reply_to_of(header.properties); reply_to && *reply_to == reply_queue) {  // [35]
+    if (!c.replies) {
+      return refuse_channel(c.number, reply_code::precondition_failed, "fast reply consumer does not exist",
+                            about);
+    }
+    rewritten = with_reply_to(header.properties, c.replies->address);
+    header.properties = std::as_bytes(std::span{rewritten});
   }
   content.builder =
       envelope_builder{content.exchange, content.routing_key, header.properties,
@@ -90,16 +105,15 @@ bool connection::on_content_header(channel& c, bytes payload) {
 bool connection::on_body(channel& c, bytes payload) {
   constexpr auto about = id_of<method::basic_publish>;
   auto& content = c.content;
+  if (content.expected == content_in_progress::part::none) return refuse_content();
   if (content.expected != content_in_progress::part::body) {
-    return refuse_connection(
-        reply_code::unexpected_frame,
-        content.expected == content_in_progress::part::none
-            ? "expected method frame, got non method frame instead"
-            : "expected content header for class 60, got non content header frame instead",
-        about);
+    return refuse_connection(reply_code::unexpected_frame,
+                             "expected content header for class 60, got non content header frame instead",
+                             about);
   }
   if (payload.size() > content.builder.body_missing()) {
-    return refuse_connection(reply_code::frame_error, "a body that is larger than its header said", about);
+    return refuse_connection(reply_code::frame_error, "content body frame exceeds remaining content size",
+                             about);
   }
   content.builder.append_body(payload);
   if (content.builder.body_missing() == 0) on_message(c);
@@ -113,6 +127,10 @@ void connection::on_message(channel& c) {
   constexpr auto about = id_of<method::basic_publish>;
   const auto* queues = known_route(c, *message);
   if (queues == nullptr) {
+    if (const auto no = ask_to_publish(c, content.exchange)) {  // [71]
+      refuse(c, about, *no);
+      return;
+    }
     const auto* exchange = snapshot_->find_exchange(content.exchange);
     if (exchange == nullptr) {  // [21]
       refuse_channel(c.number, reply_code::not_found,
@@ -130,26 +148,39 @@ void connection::on_message(channel& c) {
       refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
       return;
     }
+    if (const auto no = ask_to_publish(*exchange, *message)) {
+      refuse(c, about, *no);
+      return;
+    }
     queues = &find_route(c, *exchange, *message);
   }
-  if (!std::exchange(has_published_, true) && !blocked_reason_.empty()) {
-    // The first publish of this connection, and no room for it: [75].
-    if (wants_blocked_ && !std::exchange(blocked_told_, true))
-      send(0, method::connection_blocked{blocked_reason_});
-    blocked_ = true;
+  if (c.tx != nullptr) [[unlikely]]
+    return hold(c, message, *queues);
+  forward(c, message, *queues, c.route.replies, content.mandatory);
+}
+
+// To its queues, and to those who wait for it as a reply.
+void connection::forward(channel& c, const envelope_ptr& message, const std::vector<queue_ptr>& queues,
+                         const reply_route& replies, bool mandatory) {
+  const auto number = c.published.enter(static_cast<std::uint32_t>(queues.size()), message->footprint());
+  if (replies.known) [[unlikely]] {
+    for (const auto& consumer : replies.consumers) {
+      if (!consumer->deliver_reply(message)) server_.node.context().counters.unroutable->inc();
+    }
   }
-  const auto number = c.published.enter(static_cast<std::uint32_t>(queues->size()), message->footprint());
-  if (queues->empty()) {
-    server_.node.context().counters.unroutable->inc();
-    if (content.mandatory) return_message(c, *message);  // before the confirm: [24]
+  if (queues.empty()) {
+    if (!replies.known) {
+      server_.node.context().counters.unroutable->inc();
+      if (mandatory) return_message(c, *message);  // before the confirm: [24]
+    }
     confirm(c);
     return;
   }
-  worker_.turn.spend(queues->size());
+  worker_.turn.spend(queues.size());
   in_flight_ += message->footprint();
   if (in_flight_ > in_flight_max) in_flight_full_ = true;
   const publisher_id from{(id_.value << 16) | c.incarnation};
-  for (const auto& queue : *queues) parcel_for(queue).publishes.messages.push_back({message, from, number});
+  for (const auto& queue : queues) parcel_for(queue).publishes.messages.push_back({message, from, number});
 }
 
 const std::vector<queue_ptr>* connection::known_route(const channel& c, const envelope& message) const {
@@ -163,17 +194,25 @@ const std::vector<queue_ptr>& connection::find_route(channel& c, const exchange_
                                                      const envelope& message) {
   auto& found = c.route;
   found.queues.clear();
-  // Another one for each message, and other ones in other channels.
-  const auto chance = (((id_.value << 16) | c.incarnation) << 32) + c.published.last();
-  snapshot_->route(exchange, message.routing_key(), message.properties(), found.queues, {.chance = chance});
+  // Another one for each message, and other ones in other connections.
+  const auto chance = (id_.value << 32) + ++routed_;
+  std::vector<std::string_view> histories;
+  snapshot_->route(exchange, message.routing_key(), message.properties(), found.queues,
+                   {.chance = chance, .histories = &histories});
+  for (const auto name : histories) passed_.push_back({std::string{name}, envelope_ptr{&message}});
   std::erase_if(found.queues, [](const queue_ptr& queue) { return queue->port == nullptr; });
-  if (found.queues.empty() && exchange.definition.name.empty()) {
-    // The default exchange leads to durable actors, too.
-    if (auto actor = actor_named(message.routing_key())) found.queues.push_back(std::move(actor));
+  found.replies.known = false;
+  found.replies.consumers.clear();
+  if (exchange.definition.name.empty()) {
+    // The default exchange leads to durable actors, too, and to those who wait for replies.
+    server_.replies.route(message.routing_key(), message.properties(), found.replies);
+    if (found.queues.empty()) {
+      if (auto actor = actor_named(message.routing_key())) found.queues.push_back(std::move(actor));
+    }
   }
   // It holds for the next message of these names, unless something else may have decided on the way.
   const bool names_decide = exchange.key_decides() && !exchange.leads_to_exchanges &&
-                            exchange.alternate.empty() && !found.queues.empty() &&
+                            exchange.alternate.empty() && !found.queues.empty() && !found.replies.known &&
                             !may_name_copies(message.properties());
   // A lookup takes about a microsecond; a comparison with each binding of a headers exchange may take any time.
   const bool compares = exchange.definition.type == exchange_type::headers ||
@@ -205,11 +244,16 @@ void connection::on_settled(const settled& message) {
     confirm(c);
   }
   if (in_flight_full_ && in_flight_ <= in_flight_max / 2) in_flight_full_ = false;
+  if (committing_ != nullptr) [[unlikely]]
+    go_on_with_commit();
 }
 
 // One confirm for all that can be confirmed, in the order of the publishes: it never covers what is not safe [25].
 void connection::confirm(channel& c) {
-  if (!c.confirming || c.closing) return;
+  if (!c.confirming || c.closing) {
+    if (c.tx == nullptr) c.published.drop_rejected();  // a transaction asks at its end
+    return;
+  }
   const auto answered = c.published.answered();
   if (answered <= c.confirm_base) return;
   const auto confirm_up_to = [&](std::uint64_t tag) {

@@ -56,6 +56,8 @@ public:
   [[nodiscard]] std::uint64_t answered() const noexcept { return first_ - 1; }
   // Those of them, since the last call, that some queue refused; in order.
   [[nodiscard]] std::vector<std::uint64_t> take_rejected() { return std::exchange(rejected_, {}); }
+  // Nobody will ask which.
+  void drop_rejected() noexcept { rejected_.clear(); }
   [[nodiscard]] std::uint64_t last() const noexcept { return last_; }
   // Bytes of publishes that are on their way to some queue.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
@@ -72,12 +74,21 @@ private:
   std::size_t size_ = 0;
 };
 
-// Deliveries are tagged from 1, without gaps, and a tag is never used again [41].
+// Delivery tags first..last; none when the last is below the first.
+struct tag_range {
+  std::uint64_t first = 1, last = 0;
+  [[nodiscard]] bool empty() const noexcept { return last < first; }
+  friend bool operator==(const tag_range&, const tag_range&) = default;
+};
+
+// Deliveries are tagged from 1, without gaps, and a tag is never used again [41]. A delivery that is answered in a
+// transaction is set aside until the transaction ends: it cannot be answered again, and the queue has not heard of it.
 class delivery_ledger {
 public:
   struct entry {
     std::uint32_t holder = 0;  // index of the channel's holder
     bool open = false;
+    bool aside = false;  // only when not open
     sequence at{};
   };
 
@@ -88,7 +99,7 @@ public:
     return first_ + open_.size() - 1;
   }
   std::uint64_t enter(std::uint32_t holder, sequence at) {
-    open_.push_back({holder, true, at});
+    open_.push_back({holder, true, false, at});
     return first_ + open_.size() - 1;
   }
 
@@ -108,21 +119,54 @@ public:
     return true;
   }
 
+  // The same answer, given in a transaction: its deliveries are set aside. The tags that it may be about; nothing if the
+  // client may not give it.
+  [[nodiscard]] std::optional<tag_range> set_aside(std::uint64_t tag, bool multiple) {
+    const bool known =
+        tag == 0 ? multiple : tag >= first_ && tag - first_ < open_.size() && open_[tag - first_].open;
+    if (!known) return std::nullopt;
+    tag_range which{multiple ? first_ : tag, tag != 0 ? tag : first_ + open_.size() - 1};
+    for (auto n = which.first; n <= which.last; ++n) {
+      auto& e = open_[n - first_];
+      if (std::exchange(e.open, false)) e.aside = true;
+    }
+    return which;
+  }
+  // The transaction is committed: those of the range that are aside are answered. Calls `take(entry)` for each.
+  template <class Take>
+  void answer_aside(tag_range which, Take&& take) {
+    for (auto n = which.first < first_ ? first_ : which.first; n <= which.last && n - first_ < open_.size();
+         ++n) {
+      if (auto& e = open_[n - first_]; std::exchange(e.aside, false)) take(e);
+    }
+    drop_answered();
+  }
+  // The transaction never was: all that is aside is open again.
+  void reopen_aside() {
+    for (std::size_t i = 0; i < open_.size(); ++i) {
+      if (std::exchange(open_[i].aside, false)) open_[i].open = true;
+    }
+  }
+
   [[nodiscard]] bool empty() const noexcept { return open_.empty(); }
 
 private:
   template <class Take>
   bool answer_up_to(std::uint64_t end, Take& take) {
-    while (first_ < end && !open_.empty()) {
+    while (first_ < end && !open_.empty() && !open_.front().aside) {
       if (open_.front().open) take(open_.front());
       open_.pop_front();
       ++first_;
+    }
+    // Behind one that is aside, none can be dropped yet.
+    for (std::size_t i = 0; i < open_.size() && first_ + i < end; ++i) {
+      if (std::exchange(open_[i].open, false)) take(open_[i]);
     }
     drop_answered();
     return true;
   }
   void drop_answered() {
-    while (!open_.empty() && !open_.front().open) {
+    while (!open_.empty() && !open_.front().open && !open_.front().aside) {
       open_.pop_front();
       ++first_;
     }

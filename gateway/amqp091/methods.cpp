@@ -35,15 +35,17 @@ std::string reply_text(reply_code code, std::string_view explanation) {
   text += " - ";
   text += explanation;
   constexpr std::size_t size_max = 255;
+  constexpr std::string_view cut = "...";
   if (text.size() <= size_max) return text;
-  auto size = size_max;
+  auto size = size_max - cut.size();  // as RabbitMQ [5]
   // An octet 10xxxxxx goes on with a character. More than three of them are no UTF-8, and cut anywhere.
   const auto continues = [&text](std::size_t at) {
     return (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80U;
   };
   for (int back = 0; back < 3 && continues(size); ++back) --size;
-  if (continues(size)) size = size_max;
+  if (continues(size)) size = size_max - cut.size();
   text.resize(size);
+  text += cut;
   return text;
 }
 
@@ -86,9 +88,8 @@ std::string octets(std::size_t count) { return std::to_string(count) + (count ==
 
 template <class Method>
 protocol_result<any_method> decode_arguments(std::span<const std::byte> arguments) {
-  const auto malformed = [](std::string what) {
-    return protocol_error{reply_code::syntax_error, id_of<Method>,
-                          std::string{Method::name} + ": " + std::move(what)};
+  const auto malformed = [](std::string what, reply_code code = reply_code::frame_error) {
+    return protocol_error{code, id_of<Method>, std::string{Method::name} + ": " + std::move(what)};
   };
   Method method;
   detail::argument_reader in{arguments};
@@ -98,7 +99,7 @@ protocol_result<any_method> decode_arguments(std::span<const std::byte> argument
   if constexpr (!Method::has_content) {
     text_check text;
     Method::each_field(method, text);
-    if (!text.sound) return malformed("a short string is not UTF-8");
+    if (!text.sound) return malformed("a short string is not UTF-8", reply_code::syntax_error);
   }
   return any_method{method};
 }
@@ -114,7 +115,7 @@ std::string_view method_name(method_id id) noexcept {
 protocol_result<any_method> decode_method(std::span<const std::byte> payload) {
   if (payload.size() < 4) {
     return protocol_error{
-        reply_code::syntax_error, {}, "a method frame of " + octets(payload.size()) + " names no method"};
+        reply_code::frame_error, {}, "a method frame of " + octets(payload.size()) + " names no method"};
   }
   const auto id = method_id_of(payload);
   protocol_result<any_method> out{any_method{}};

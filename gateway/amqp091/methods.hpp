@@ -65,7 +65,8 @@ enum class reply_code : std::uint16_t {
   }
 }
 
-// "NOT_FOUND - no queue 'q' in vhost '/'", cut between two characters to fit a short string.
+// "NOT_FOUND - no queue 'q' in vhost '/'". What does not fit a short string is cut between two characters, and three dots
+// say so [5].
 [[nodiscard]] std::string reply_text(reply_code code, std::string_view explanation);
 
 struct method_id {
@@ -1243,11 +1244,10 @@ template <class Method>
   return decode_as(payload, out);
 }
 
-// Any method. What is refused is what RabbitMQ refuses; the codes are those that the specification gives:
+// Any method. What is refused is what RabbitMQ refuses:
 //
-//   503 COMMAND_INVALID  an unknown class or method.
-//   502 SYNTAX_ERROR     arguments that are cut short, or octets left over behind them. RabbitMQ says 501
-//                        `cannot decode`, a code that the specification keeps for broken framing.
+//   503 COMMAND_INVALID  an unknown class or method. RabbitMQ hangs up without a word.
+//   501 FRAME_ERROR      no method, arguments that are cut short, or octets left over behind them [32].
 //   502 SYNTAX_ERROR     a short string that is not UTF-8. The methods that carry content are not checked for
 //                        it: any octets may be a routing key.
 //

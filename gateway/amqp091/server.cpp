@@ -1,5 +1,6 @@
 #include "gateway/amqp091/server.hpp"
 
+#include "gateway/amqp091/arrival.hpp"
 #include "gateway/amqp091/connection.hpp"
 
 #include <caf/actor_companion.hpp>
@@ -35,6 +36,7 @@ std::string make_server_properties(const std::string& node_name, const std::stri
 
 // Accepting fails when the process has no descriptors left; trying again at once would keep a core busy.
 constexpr auto accept_retry_delay = std::chrono::milliseconds{100};
+constexpr int certificate_days_few = 14;
 
 }  // namespace
 
@@ -49,7 +51,10 @@ struct server::impl {
     io_worker shared;
     boost::asio::executor_work_guard<boost::asio::io_context::executor_type> guard{shared.io.get_executor()};
     std::thread thread;
-    std::unordered_map<connection*, std::shared_ptr<connection>> connections;  // touched by the thread only
+    // Touched by the thread only.
+    std::unordered_map<arrival*, std::shared_ptr<arrival>> arrivals;
+    std::unordered_map<connection*, std::shared_ptr<connection>> connections;
+    bool is_closed = false;  // nobody becomes a connection any more
   };
   std::vector<std::unique_ptr<worker>> workers;
   std::size_t next_worker = 0;
@@ -58,15 +63,19 @@ struct server::impl {
   boost::asio::io_context acceptor_io{1};
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> acceptor_guard{
       acceptor_io.get_executor()};
-  std::vector<tcp::acceptor> acceptors;
+  struct listening_socket {
+    tcp::acceptor acceptor;
+    bool tls_only = false;
+  };
+  std::vector<listening_socket> acceptors;
   boost::asio::steady_timer retry;
   std::thread acceptor_thread;
   caf::actor listener;  // the acceptor thread's
-  std::uint16_t port = 0;
+  std::uint16_t port = 0, tls_port = 0;
 
   std::shared_ptr<supervisor> amqp_tree;
 
-  boost::system::error_code open(const tcp::endpoint& at, bool dual_stack) {
+  boost::system::error_code open(const tcp::endpoint& at, bool dual_stack, bool tls_only) {
     boost::system::error_code failed;
     tcp::acceptor acceptor{acceptor_io};
     acceptor.open(at.protocol(), failed);
@@ -81,22 +90,41 @@ struct server::impl {
     if (failed) return failed;
     acceptor.listen(4096, failed);
     if (failed) return failed;
-    port = acceptor.local_endpoint().port();
-    acceptors.push_back(std::move(acceptor));
+    (tls_only ? tls_port : port) = acceptor.local_endpoint().port();
+    acceptors.push_back({std::move(acceptor), tls_only});
     return {};
   }
 
-  void accept(tcp::acceptor& acceptor) {
+  boost::system::error_code open(const std::string& host, std::uint16_t wanted, bool tls_only) {
+    boost::system::error_code failed;
+    if (host == "*") {
+      failed = open({tcp::v6(), wanted}, true, tls_only);
+      // A machine without IPv6.
+      if (failed == boost::asio::error::address_family_not_supported)
+        failed = open({tcp::v4(), wanted}, false, tls_only);
+      return failed;
+    }
+    tcp::resolver resolver{acceptor_io};
+    const auto found = resolver.resolve(host, std::to_string(wanted), tcp::resolver::passive, failed);
+    if (failed) return failed;
+    for (const auto& entry : found) {
+      failed = open(entry.endpoint(), false, tls_only);
+      if (failed) break;
+    }
+    return failed;
+  }
+
+  void accept(listening_socket& from) {
     auto& w = *workers[next_worker++ % workers.size()];
-    acceptor.async_accept(
-        w.shared.io, [this, &acceptor, &w](const boost::system::error_code& failed, tcp::socket socket) {
+    from.acceptor.async_accept(
+        w.shared.io, [this, &from, &w](const boost::system::error_code& failed, tcp::socket socket) {
           if (failed == boost::asio::error::operation_aborted || !listener) return;
           if (failed) {
             context.node.context().log(node_context::severity::warning,
                                        "cannot accept a connection: " + failed.message());
             retry.expires_after(accept_retry_delay);
-            retry.async_wait([this, &acceptor](const auto& cancelled) {
-              if (!cancelled && listener) accept(acceptor);
+            retry.async_wait([this, &from](const auto& cancelled) {
+              if (!cancelled && listener) accept(from);
             });
             return;
           }
@@ -108,15 +136,27 @@ struct server::impl {
             boost::system::error_code ignored;
             socket.close(ignored);
           } else {
-            boost::asio::post(w.shared.io, [this, &w, s = std::move(socket)]() mutable {
-              auto made = std::make_shared<connection>(context, w.shared, std::move(s),
-                                                       [&w](connection& c) { on_gone(w, c); });
-              w.connections.emplace(made.get(), made);
+            boost::asio::post(w.shared.io, [this, &w, s = std::move(socket), tls = from.tls_only]() mutable {
+              auto made = std::make_shared<arrival>(
+                  context, w.shared, std::move(s), tls,
+                  [this, &w](arrival& a, auto becomes) { on_arrived(w, a, std::move(becomes)); });
+              w.arrivals.emplace(made.get(), made);
               made->start();
             });
           }
-          accept(acceptor);
+          accept(from);
         });
+  }
+
+  void on_arrived(worker& w, arrival& a, std::optional<arrival::amqp_client> becomes) {
+    // Not now: its own functions are still on the stack.
+    boost::asio::post(w.shared.io, [&w, key = &a] { w.arrivals.erase(key); });
+    if (!becomes || w.is_closed) return;
+    auto made =
+        std::make_shared<connection>(context, w.shared, std::move(becomes->bytes), std::move(becomes->from),
+                                     [&w](connection& c) { on_gone(w, c); });
+    w.connections.emplace(made.get(), made);
+    made->start(becomes->first, becomes->deadline);
   }
 
   // The listener: accepts as long as its actor lives. In the actor of its supervisor.
@@ -135,11 +175,11 @@ struct server::impl {
       listener = nullptr;
       boost::system::error_code ignored;
       retry.cancel();
-      for (auto& acceptor : acceptors) acceptor.cancel(ignored);
+      for (auto& from : acceptors) from.acceptor.cancel(ignored);
     });
     boost::asio::post(acceptor_io, [this, made] {
       listener = made;
-      for (auto& acceptor : acceptors) accept(acceptor);
+      for (auto& from : acceptors) accept(from);
     });
     return made;
   }
@@ -171,6 +211,22 @@ struct server::impl {
     context.node.tree().add(std::move(amqp));
   }
 
+  // Whatever is wrong with a certificate that can be used all the same is said.
+  result<void> load_tls(const tls_settings& settings) {
+    auto loaded = tls_context::load(settings);
+    if (!loaded) return loaded.error();
+    const auto days = (*loaded)->days_left();
+    if (days < certificate_days_few) {
+      context.node.context().log(
+          node_context::severity::warning,
+          "the certificate " + settings.certificate + " (" + (*loaded)->description() + ") " +
+              (days < 0 ? "is no longer valid: clients will refuse it"
+                        : "will soon be no longer valid: replace it, then send SIGHUP"));
+    }
+    context.tls.store(std::move(*loaded));
+    return {};
+  }
+
   template <class Visit>
   void each_connection(Visit visit) {
     for (auto& w : workers) {
@@ -183,27 +239,29 @@ struct server::impl {
 
 result<std::unique_ptr<server>> server::listen(broker& node, const server_settings& settings) {
   auto made = std::make_unique<impl>(node, settings);
-  const auto address = settings.host + ":" + std::to_string(settings.port);
-  boost::system::error_code failed;
-  if (settings.host == "*") {
-    failed = made->open({tcp::v6(), settings.port}, true);
-    // A machine without IPv6.
-    if (failed == boost::asio::error::address_family_not_supported)
-      failed = made->open({tcp::v4(), settings.port}, false);
-  } else {
-    tcp::resolver resolver{made->acceptor_io};
-    const auto found =
-        resolver.resolve(settings.host, std::to_string(settings.port), tcp::resolver::passive, failed);
-    if (!failed) {
-      for (const auto& entry : found) {
-        failed = made->open(entry.endpoint(), false);
-        if (failed) break;
-      }
-    }
+  const bool has_tls = settings.tls != tls_settings{};
+  if (has_tls) {
+    if (auto loaded = made->load_tls(settings.tls); !loaded) return loaded.error();
   }
-  if (failed) {
-    return refused("cannot listen for AMQP on " + address + ": " + failed.message() +
-                   "; stop what uses the port, or choose another one with --amqp HOST:PORT");
+  const auto cannot_listen = [](const std::string& host, std::uint16_t port, const char* option,
+                                const boost::system::error_code& failed) {
+    return refused("cannot listen for AMQP on " + host + ":" + std::to_string(port) + ": " +
+                   failed.message() + "; stop what uses the port, or choose another one with " + option +
+                   " HOST:PORT");
+  };
+  if (const auto failed = made->open(settings.host, settings.port, false)) {
+    return cannot_listen(settings.host, settings.port, "--amqp", failed);
+  }
+  if (settings.tls_port) {
+    if (!has_tls) {
+      return refused(
+          "there is a port for AMQP with TLS, but no certificate: set tls.certificate and tls.key to their "
+          "files, or "
+          "leave out amqp.tls_listen");
+    }
+    if (const auto failed = made->open(settings.tls_host, *settings.tls_port, true)) {
+      return cannot_listen(settings.tls_host, *settings.tls_port, "--amqps", failed);
+    }
   }
   const unsigned threads =
       settings.threads != 0 ? settings.threads : std::max(1U, std::thread::hardware_concurrency() / 2);
@@ -211,8 +269,11 @@ result<std::unique_ptr<server>> server::listen(broker& node, const server_settin
   for (auto& w : made->workers) w->thread = std::thread{[io = &w->shared.io] { io->run(); }};
   made->join_tree();
   made->acceptor_thread = std::thread{[io = &made->acceptor_io] { io->run(); }};
-  node.on_alarm([self = made.get()](bool blocked, const std::string& reason) {
-    self->each_connection([blocked, reason](connection& c) { c.alarm(blocked, reason); });
+  node.on_eviction([self = made.get()](const broker::eviction& who) {
+    self->each_connection([who](connection& c) { c.evict(who); });
+  });
+  node.alarms().listen([self = made.get()](const std::string& reason) {
+    self->each_connection([reason](connection& c) { c.alarm(reason); });
   });
   return std::unique_ptr<server>{new server{std::move(made)}};
 }
@@ -223,6 +284,16 @@ server::~server() { stop(std::chrono::milliseconds{0}); }
 
 std::uint16_t server::port() const noexcept { return impl_->port; }
 
+std::uint16_t server::tls_port() const noexcept { return impl_->tls_port; }
+
+std::optional<std::pair<std::string, int>> server::certificate() const {
+  const auto tls = impl_->context.tls.load();
+  if (!tls) return std::nullopt;
+  return std::pair{tls->description(), tls->days_left()};
+}
+
+result<void> server::reload_tls(const tls_settings& settings) { return impl_->load_tls(settings); }
+
 server_counts server::counts() const noexcept {
   return {impl_->context.connections.load(std::memory_order_relaxed),
           impl_->context.channels.load(std::memory_order_relaxed),
@@ -231,13 +302,21 @@ server_counts server::counts() const noexcept {
 
 void server::stop(std::chrono::milliseconds patience) {
   if (!impl_ || impl_->workers.empty()) return;
-  impl_->context.node.on_alarm(nullptr);
+  impl_->context.node.alarms().listen(nullptr);
+  impl_->context.node.on_eviction(nullptr);
   // First the listener ends, then each connection, when its client has answered.
   impl_->amqp_tree->shut_down();
+  for (auto& w : impl_->workers) {
+    boost::asio::post(w->shared.io, [worker = w.get()] {
+      worker->is_closed = true;
+      for (auto& [key, a] : worker->arrivals) a->abandon();
+    });
+  }
   const bool in_time = impl_->amqp_tree->wait_until_finished(patience);
   for (auto& w : impl_->workers) w->shared.io.stop();
   for (auto& w : impl_->workers) w->thread.join();
   for (auto& w : impl_->workers) {
+    for (auto& [key, a] : w->arrivals) a->abandon();
     for (auto& [key, c] : w->connections) c->abandon();
   }
   if (!in_time) impl_->amqp_tree->wait_until_finished(std::chrono::seconds{1});

@@ -18,21 +18,6 @@ namespace json = boost::json;
 
 json::string_view view(std::string_view text) { return {text.data(), text.size()}; }
 
-// The segments of a path, each decoded by itself: the virtual host "/" is written %2F.
-std::optional<std::vector<std::string>> segments_of(std::string_view path) {
-  std::vector<std::string> segments;
-  while (!path.empty()) {
-    path.remove_prefix(1);  // the slash
-    const auto end = std::min(path.find('/'), path.size());
-    auto segment = percent_decoded(path.substr(0, end));
-    if (!segment) return std::nullopt;
-    segments.push_back(std::move(*segment));
-    path.remove_prefix(end);
-  }
-  if (!segments.empty() && segments.back().empty()) segments.pop_back();  // /api/queues/ is /api/queues
-  return segments;
-}
-
 json::value to_json(const argument_value& value) {
   return std::visit([](const auto& concrete) { return json::value(concrete); }, value);
 }
@@ -90,6 +75,8 @@ json::object to_json(const node_summary& node) {
   out["disk_free"] = node.disk_free;
   out["disk_free_limit"] = node.disk_free_min;
   out["disk_free_alarm"] = node.disk_alarm;
+  out["mem_limit"] = node.memory_limit;
+  out["mem_alarm"] = node.memory_alarm;
   return out;
 }
 
@@ -105,6 +92,7 @@ response unauthorized(std::string_view reason) {
 
 // Nothing, when the asker may look.
 std::optional<response> refusal(const broker_view& broker, const request& asked) {
+  if (asked.is_authenticated) return std::nullopt;
   if (asked.authorization.empty()) return unauthorized("a user and a password are needed");
   const auto who = parse_basic_authorization(asked.authorization);
   if (!who) return unauthorized("the authorization is not of the kind Basic");
@@ -112,6 +100,8 @@ std::optional<response> refusal(const broker_view& broker, const request& asked)
     case login::accepted: return std::nullopt;
     case login::loopback_only:
       return unauthorized("the user " + who->user + " may log in from the node's own machine only");
+    case login::overloaded:
+      return error_response(503, "too many passwords wait to be checked: try again");
     case login::refused: break;
   }
   // A node that is starting knows no users yet.
@@ -214,8 +204,9 @@ bool is_from_elsewhere(const request& asked) {
   return scheme_end == std::string::npos || asked.origin.substr(scheme_end + 3) != asked.host;
 }
 
-response actors(const broker_view& broker, actor_tree_view& tree, actor_call call, const request& asked) {
-  if (is_order(call)) {
+// Of a question, or of an order, which is whole without a body.
+std::optional<response> refusal(const broker_view& broker, const request& asked, bool is_order) {
+  if (is_order) {
     if (asked.method != "POST") return wrong_method("POST");
     if (is_from_elsewhere(asked))
       return error_response(403, "a page of " + asked.origin + " may not give orders here");
@@ -224,14 +215,22 @@ response actors(const broker_view& broker, actor_tree_view& tree, actor_call cal
   } else if (asked.method != "GET" && asked.method != "HEAD") {
     return wrong_method("GET, HEAD");
   }
-  if (auto no = refusal(broker, asked)) return std::move(*no);
+  return refusal(broker, asked);
+}
+
+response actors(const broker_view& broker, actor_tree_view& tree, actor_call call, const request& asked) {
+  if (auto no = refusal(broker, asked, is_order(call))) return std::move(*no);
   return answer_about_actors(tree, call, asked);
 }
 
-response answer(const broker_view& broker, actor_tree_view& tree, const request& asked) {
-  const auto path = segments_of(asked.path);
+response answer(const broker_view& broker, actor_tree_view& tree, alarm_view* alarms, const request& asked) {
+  const auto path = path_segments(asked.path);
   if (!path) return error_response(400, "the path is not percent-encoded correctly");
   if (const auto call = actor_call_of(*path)) return actors(broker, tree, *call, asked);
+  if (const auto call = alarm_call_of(*path); call && alarms != nullptr) {
+    if (auto no = refusal(broker, asked, call->is_order())) return std::move(*no);
+    return answer_about_alarms(*alarms, *call);
+  }
   const std::span<const std::string> segments{*path};
   const auto is = [&](std::string_view a, std::string_view b = {}) {
     return segments.size() >= (b.empty() ? 1U : 2U) && segments[0] == a && (b.empty() || segments[1] == b);
@@ -251,8 +250,8 @@ response answer(const broker_view& broker, actor_tree_view& tree, const request&
 
 }  // namespace
 
-request_handler make_api(const broker_view& broker, actor_tree_view& tree) {
-  return [&broker, &tree](const request& asked) { return answer(broker, tree, asked); };
+request_handler make_api(const broker_view& broker, actor_tree_view& tree, alarm_view* alarms) {
+  return [&broker, &tree, alarms](const request& asked) { return answer(broker, tree, alarms, asked); };
 }
 
 }  // namespace posthorn::http

@@ -7,11 +7,13 @@
 //       …?page=N&page_size=N            some of them: an object with `items`, `page`, `page_count`, `page_size` (100,
 //                                       at most 500), `item_count`, `filtered_count` and `total_count`
 //       /api/actors…                  the tree of actors: gateway/http/actors.hpp
+//       /api/alarms…                  why publishers have to wait: gateway/http/alarms.hpp
 //
 // Threads   the handler is called on the HTTP server's threads, several at a time.
 #pragma once
 
 #include "gateway/http/actors.hpp"
+#include "gateway/http/alarms.hpp"
 #include "gateway/http/message.hpp"
 
 #include <cstdint>
@@ -68,12 +70,15 @@ struct node_summary {
   std::uint64_t disk_free = 0;
   std::uint64_t disk_free_min = 0;
   bool disk_alarm = false;
+  std::uint64_t memory_limit = 0;  // 0: none
+  bool memory_alarm = false;
 };
 
 enum class login : std::uint8_t {
   accepted,
   refused,        // no such user, or another password
   loopback_only,  // the user may come in from this machine only
+  overloaded,     // too many passwords wait to be checked
 };
 
 // What the API needs from the broker. Every function is called on the HTTP server's threads, several at a time, and
@@ -100,13 +105,19 @@ public:
   [[nodiscard]] virtual node_summary overview() const = 0;
   [[nodiscard]] virtual login authenticate(std::string_view user, std::string_view password,
                                            bool remote_is_loopback) const = 0;
+  // The same without waiting: the answer comes on any thread.
+  virtual void check_login(std::string user, std::string password, bool remote_is_loopback,
+                           std::function<void(login)> answer) const {
+    answer(authenticate(user, password, remote_is_loopback));
+  }
   // Nothing, while the node can do its work.
   [[nodiscard]] virtual std::optional<std::string> unhealthy_reason() const = 0;
   // In the Prometheus text format.
   [[nodiscard]] virtual std::string metrics() const = 0;
 };
 
-// The views must outlive the handler.
-[[nodiscard]] request_handler make_api(const broker_view& broker, actor_tree_view& tree);
+// The views must outlive the handler. Without `alarms`, they are not there.
+[[nodiscard]] request_handler make_api(const broker_view& broker, actor_tree_view& tree,
+                                       alarm_view* alarms = nullptr);
 
 }  // namespace posthorn::http

@@ -22,6 +22,9 @@ struct request {
   boost::asio::ip::address remote;
   std::string host{};    // "127.0.0.1:15672", the header's value
   std::string origin{};  // "http://example.org", where a browser's page came from; or empty
+  std::string reason{};  // of the header X-Reason, or empty
+  // Who asks was found out before: see management.hpp.
+  bool is_authenticated = false;
 };
 
 struct response {
@@ -33,6 +36,11 @@ struct response {
 
 // Runs on the server's I/O threads, several at a time: it reads snapshots, and never waits.
 using request_handler = std::function<response(const request&)>;
+
+// May be called once, on any thread.
+using responder = std::function<void(response)>;
+// One that may answer later, without keeping a thread.
+using deferring_handler = std::function<void(const request&, responder)>;
 
 // {"error":"Not Found","reason":"..."}, as RabbitMQ's management API answers.
 [[nodiscard]] response error_response(unsigned status, std::string_view reason);

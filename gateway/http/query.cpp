@@ -47,4 +47,18 @@ std::optional<query_parameters> parse_query(std::string_view query) {
   return out;
 }
 
+std::optional<std::vector<std::string>> path_segments(std::string_view path) {
+  std::vector<std::string> segments;
+  while (!path.empty()) {
+    path.remove_prefix(1);  // the slash
+    const auto end = std::min(path.find('/'), path.size());
+    auto segment = percent_decoded(path.substr(0, end));
+    if (!segment) return std::nullopt;
+    segments.push_back(std::move(*segment));
+    path.remove_prefix(end);
+  }
+  if (!segments.empty() && segments.back().empty()) segments.pop_back();  // /api/queues/ is /api/queues
+  return segments;
+}
+
 }  // namespace posthorn::http

@@ -12,6 +12,8 @@
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <mutex>
@@ -67,14 +69,15 @@ class session;
 
 // Shared by the server and what it started, so that a connection never outlives what it needs.
 struct server_state : std::enable_shared_from_this<server_state> {
-  server_state(asio::io_context& context, request_handler h, server_limits l)
+  server_state(asio::io_context& context, deferring_handler h, server_limits l)
       : io{context}, handle{std::move(h)}, limits{l} {}
 
   void accept(std::size_t index);
+  void open(tcp::socket socket, std::string_view first, const asio::ip::address& client);
   void stop();
 
   asio::io_context& io;
-  const request_handler handle;
+  const deferring_handler handle;
   const server_limits limits;
 
   // An acceptor is touched by its strand only, after `listen` returned.
@@ -94,12 +97,13 @@ struct server_state : std::enable_shared_from_this<server_state> {
 //   reading --on_request--> writing --on_written--> reading, when kept alive; else gone
 class session : public std::enable_shared_from_this<session> {
 public:
-  session(tcp::socket socket, std::shared_ptr<server_state> owner, bool is_welcome)
-      : stream_{std::move(socket)}, owner_{std::move(owner)}, is_welcome_{is_welcome} {
+  // `first`: what was read of it before.
+  session(tcp::socket socket, std::shared_ptr<server_state> owner, bool is_welcome, std::string_view first,
+          const asio::ip::address& client)
+      : stream_{std::move(socket)}, owner_{std::move(owner)}, is_welcome_{is_welcome}, remote_{client} {
     beast::error_code ignored;
-    const auto remote = stream_.socket().remote_endpoint(ignored);
-    remote_ = remote.address();
     stream_.socket().set_option(tcp::no_delay{true}, ignored);
+    buffer_.commit(asio::buffer_copy(buffer_.prepare(first.size()), asio::buffer(first)));
   }
 
   ~session() {
@@ -160,6 +164,7 @@ private:
     asked.authorization = view(message[beast::http::field::authorization]);
     asked.host = view(message[beast::http::field::host]);
     asked.origin = view(message[beast::http::field::origin]);
+    asked.reason = view(message["X-Reason"]);
     asked.body = std::move(message.body());
     asked.remote = remote_;
     const bool keep_alive = message.keep_alive() && !owner_->is_stopped;
@@ -167,7 +172,13 @@ private:
     if (!asked.path.starts_with('/')) {
       return write(error_response(400, "the target is not a path"), message.version(), keep_alive, is_head);
     }
-    write(owner_->handle(asked), message.version(), keep_alive, is_head);
+    owner_->handle(asked, [self = shared_from_this(), version = message.version(), keep_alive,
+                           is_head](response answer) {
+      asio::dispatch(self->stream_.get_executor(),
+                     [self, version, keep_alive, is_head, a = std::move(answer)]() mutable {
+                       self->write(std::move(a), version, keep_alive && !self->owner_->is_stopped, is_head);
+                     });
+    });
   }
 
   void write(response answer, unsigned version, bool keep_alive, bool is_head) {
@@ -232,37 +243,42 @@ void server_state::accept(std::size_t index) {
   auto& from = listeners[index];
   from.acceptor.async_accept(
       asio::make_strand(io),
-      asio::bind_executor(
-          from.strand, [self = shared_from_this(), index](beast::error_code failure, tcp::socket socket) {
-            if (self->is_stopped) return;
-            auto& source = self->listeners[index];
-            if (failure) {
-              if (failure == asio::error::operation_aborted) return;
-              // Out of descriptors, most likely. Accepting again at once would only spin.
-              source.pause->expires_after(std::chrono::milliseconds{100});
-              source.pause->async_wait([self, index](beast::error_code aborted) {
-                if (!aborted) self->accept(index);
-              });
-              return;
-            }
-            std::size_t count = 0;
-            {
-              const std::lock_guard lock{self->mutex};
-              count = self->sessions.size();
-            }
-            // Somewhat beyond the limit others are still told why they are not served; then they are only closed.
-            if (count < self->limits.connections_max + 16) {
-              auto opened =
-                  std::make_shared<session>(std::move(socket), self, count < self->limits.connections_max);
-              {
-                const std::lock_guard lock{self->mutex};
-                self->sessions.insert(opened.get());
-              }
-              opened->start();
-              if (self->is_stopped) opened->cut();  // `stop` may have looked just before it was in the list
-            }
-            self->accept(index);
-          }));
+      asio::bind_executor(from.strand,
+                          [self = shared_from_this(), index](beast::error_code failure, tcp::socket socket) {
+                            if (self->is_stopped) return;
+                            auto& source = self->listeners[index];
+                            if (failure) {
+                              if (failure == asio::error::operation_aborted) return;
+                              // Out of descriptors, most likely. Accepting again at once would only spin.
+                              source.pause->expires_after(std::chrono::milliseconds{100});
+                              source.pause->async_wait([self, index](beast::error_code aborted) {
+                                if (!aborted) self->accept(index);
+                              });
+                              return;
+                            }
+                            beast::error_code ignored;
+                            const auto client = socket.remote_endpoint(ignored).address();
+                            self->open(std::move(socket), {}, client);
+                            self->accept(index);
+                          }));
+}
+
+void server_state::open(tcp::socket socket, std::string_view first, const asio::ip::address& client) {
+  std::size_t count = 0;
+  {
+    const std::lock_guard lock{mutex};
+    count = sessions.size();
+  }
+  // Somewhat beyond the limit others are still told why they are not served; then they are only closed.
+  if (count >= limits.connections_max + 16) return;
+  auto opened = std::make_shared<session>(std::move(socket), shared_from_this(),
+                                          count < limits.connections_max, first, client);
+  {
+    const std::lock_guard lock{mutex};
+    sessions.insert(opened.get());
+  }
+  opened->start();
+  if (is_stopped) opened->cut();  // `stop` may have looked just before it was in the list
 }
 
 void server_state::stop() {
@@ -287,6 +303,15 @@ void server_state::stop() {
 
 result<std::unique_ptr<server>> server::listen(asio::io_context& io, std::string_view host,
                                                std::uint16_t port, request_handler handle,
+                                               server_limits limits) {
+  deferring_handler at_once = [handle = std::move(handle)](const request& asked, const responder& answer) {
+    answer(handle(asked));
+  };
+  return listen(io, host, port, std::move(at_once), limits);
+}
+
+result<std::unique_ptr<server>> server::listen(asio::io_context& io, std::string_view host,
+                                               std::uint16_t port, deferring_handler handle,
                                                server_limits limits) {
   std::vector<tcp::endpoint> wanted;
   const bool is_any = host == "*";
@@ -364,6 +389,23 @@ std::vector<tcp::endpoint> server::endpoints() const {
   std::vector<tcp::endpoint> out;
   for (const auto& listener : state_->listeners) out.push_back(listener.endpoint);
   return out;
+}
+
+void server::serve(tcp::socket from, std::string_view first, const asio::ip::address& client) {
+  if (state_->is_stopped) return;
+  // It belongs to another io_context, and moves to ours.
+  beast::error_code failure;
+  const auto local = from.local_endpoint(failure);
+  if (failure) return;
+  const auto descriptor = from.release(failure);
+  if (failure) return;
+  tcp::socket socket{asio::make_strand(state_->io)};
+  socket.assign(local.protocol(), descriptor, failure);
+  if (failure) {
+    ::close(descriptor);
+    return;
+  }
+  state_->open(std::move(socket), first, client);
 }
 
 void server::stop() { state_->stop(); }

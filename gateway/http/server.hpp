@@ -2,7 +2,7 @@
 //
 // Owns      its listening sockets and its connections.
 // Threads   runs on the io_context that it is given, on any number of threads. Each connection is a strand.
-//           listen, endpoints and stop may be called from any thread.
+//           listen, endpoints, serve and stop may be called from any thread.
 #pragma once
 
 #include "gateway/http/message.hpp"
@@ -36,12 +36,20 @@ public:
   static result<std::unique_ptr<server>> listen(boost::asio::io_context& io, std::string_view host,
                                                 std::uint16_t port, request_handler handle,
                                                 server_limits limits = {});
+  static result<std::unique_ptr<server>> listen(boost::asio::io_context& io, std::string_view host,
+                                                std::uint16_t port, deferring_handler handle,
+                                                server_limits limits = {});
   ~server();
   server(const server&) = delete;
   server& operator=(const server&) = delete;
 
   // Where it listens in fact: the port is known even if 0 was asked for.
   [[nodiscard]] std::vector<boost::asio::ip::tcp::endpoint> endpoints() const;
+
+  // Serves a client that came in by another door: its socket, what was read of it there, and who is told to be asking.
+  // Any thread.
+  void serve(boost::asio::ip::tcp::socket from, std::string_view first,
+             const boost::asio::ip::address& client);
 
   // No new connections, and the present ones are cut. Idempotent; what is under way ends on the io_context. Once the
   // io_context has run what stood in its line before this returned, the handler is not called again.

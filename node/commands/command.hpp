@@ -31,6 +31,8 @@ struct command_context {
 void add_status(CLI::App& app, command_context& context);
 void add_list(CLI::App& app, command_context& context);
 void add_actors(CLI::App& app, command_context& context);
+void add_alarms(CLI::App& app, command_context& context);
+void add_administration(CLI::App& app, command_context& context);
 void add_backup(CLI::App& app, command_context& context);
 void add_verify(CLI::App& app, command_context& context);
 void add_bench(CLI::App& app, command_context& context);

@@ -62,7 +62,7 @@ struct exchange {
   asio::io_context io;
   tcp::resolver resolver{io};
   beast::tcp_stream stream{io};
-  beast::http::request<beast::http::empty_body> question;
+  beast::http::request<beast::http::string_body> question;
   beast::http::response_parser<beast::http::string_body> parser;
   beast::flat_buffer buffer;
   beast::error_code failure = asio::error::timed_out;
@@ -90,17 +90,25 @@ struct exchange {
 };
 
 result<http_answer> talk_to(const node_access& access, beast::http::verb method, std::string_view path,
-                            std::chrono::milliseconds timeout) {
+                            std::chrono::milliseconds timeout, const http_order* order = nullptr) {
   const auto url = parse_url(access.url);
   if (!url) return url.error();
   exchange talk;
-  talk.question = {method, url->prefix + std::string{path}, 11};
+  talk.question.method(method);
+  talk.question.target(url->prefix + std::string{path});
+  talk.question.version(11);
+  if (order != nullptr) {
+    if (!order->body.empty()) talk.question.set(beast::http::field::content_type, "application/json");
+    if (!order->reason.empty()) talk.question.set("X-Reason", order->reason);
+    talk.question.body() = order->body;
+    talk.question.prepare_payload();
+  }
   talk.question.set(beast::http::field::host, url->host);
   talk.question.set(beast::http::field::user_agent, "posthorn");
   talk.question.set(beast::http::field::authorization,
                     http::basic_authorization({access.user, access.password}));
   talk.question.keep_alive(false);
-  if (method == beast::http::verb::post) talk.question.content_length(0);
+  if (order == nullptr && method == beast::http::verb::post) talk.question.content_length(0);
   talk.parser.body_limit(std::uint64_t{256} << 20U);
   talk.start(*url);
   talk.io.run_for(timeout);
@@ -112,7 +120,13 @@ result<http_answer> talk_to(const node_access& access, beast::http::verb method,
                                         "this its --http address? (" + why + ')'};
   }
   auto answer = talk.parser.release();
-  return http_answer{answer.result_int(), std::move(answer.body())};
+  http_answer out{answer.result_int(), std::move(answer.body())};
+  for (const auto& header : answer) {
+    if (header.name() != beast::http::field::warning) continue;
+    if (!out.warnings.empty()) out.warnings += "; ";
+    out.warnings += std::string_view{header.value().data(), header.value().size()};
+  }
+  return out;
 }
 
 // What to do about an answer that is none to the question.
@@ -150,6 +164,18 @@ result<void> http_post_ok(const node_access& access, std::string_view path,
   const auto answer = talk_to(access, beast::http::verb::post, path, timeout);
   if (!answer) return answer.error();
   if (answer->status >= 200 && answer->status < 300) return {};
+  return refusal_of(access, *answer);
+}
+
+result<http_answer> http_order_ok(const node_access& access, const http_order& order,
+                                  std::chrono::milliseconds timeout) {
+  // A header has one line.
+  if (order.reason.find_first_of("\r\n") != std::string::npos) {
+    return refused("the reason is one line");
+  }
+  auto answer = talk_to(access, beast::http::string_to_verb(order.method), order.path, timeout, &order);
+  if (!answer) return answer.error();
+  if (answer->status >= 200 && answer->status < 300) return answer;
   return refusal_of(access, *answer);
 }
 

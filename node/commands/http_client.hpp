@@ -20,6 +20,7 @@ struct node_access {
 struct http_answer {
   unsigned status = 0;
   std::string body;
+  std::string warnings{};  // of headers Warning, one on a line
 };
 
 // Any answer is an answer, whatever its status. `unreachable` when there is none, `refused` when the URL is none.
@@ -33,6 +34,15 @@ struct http_answer {
 // An order, with an empty body. Nothing, when it was carried out; else an error that says what to do.
 result<void> http_post_ok(const node_access& access, std::string_view path,
                           std::chrono::milliseconds timeout = std::chrono::seconds{5});
+
+struct http_order {
+  std::string method, path;
+  std::string body{};    // JSON, or nothing
+  std::string reason{};  // for the header X-Reason
+};
+// Its answer, when it was carried out; else an error that says what to do.
+result<http_answer> http_order_ok(const node_access& access, const http_order& order,
+                                  std::chrono::milliseconds timeout = std::chrono::seconds{30});
 
 // For one segment of a path: "/" becomes "%2F".
 [[nodiscard]] std::string percent_encoded(std::string_view segment);

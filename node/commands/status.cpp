@@ -45,7 +45,11 @@ std::string as_text(const json::value& overview, const std::string& health) {
                                  count(queues, "messages_unacknowledged") + " unacknowledged)"});
   table.add_row({"published", count(messages, "publish") + " since start"});
   table.add_row({"delivered", count(messages, "deliver") + " since start"});
-  table.add_row({"memory", mebibytes(number_at(overview, "mem_used"))});
+  const auto memory_limit = number_at(overview, "mem_limit");
+  table.add_row(
+      {"memory",
+       mebibytes(number_at(overview, "mem_used")) +
+           (memory_limit == 0 ? std::string{} : " (publishers wait above " + mebibytes(memory_limit) + ')')});
   table.add_row({"store", mebibytes(number_at(overview, "store_used"))});
   table.add_row({"disk free", mebibytes(number_at(overview, "disk_free")) + " (writes wait below " +
                                   mebibytes(number_at(overview, "disk_free_limit")) + ')'});

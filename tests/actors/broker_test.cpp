@@ -1,8 +1,10 @@
 // The broker from its actors' side.
+#include "mailbox/properties.hpp"
 #include "tests/actors/probed_broker.hpp"
 
 #include <functional>
 #include <set>
+#include <tuple>
 
 using namespace posthorn;
 using namespace posthorn::probed;
@@ -135,7 +137,200 @@ TEST_CASE("definitions come back as they were", "[actors]") {
   CHECK(routed.front()->id < declared.queue->id);
 }
 
+TEST_CASE("exchanges of all types come back as what they were", "[actors]") {
+  node n;
+  {
+    client c{*n};
+    c.declare("q");
+    for (const auto type : exchange_types) {
+      const std::string name{to_string(type)};
+      c.answer<done>(c.ask_vhost(declare_exchange{name, name, false, true, false, false, {}}));
+      const auto key = type == exchange_type::local_random ? "" : "1";
+      c.answer<done>(c.ask_vhost(posthorn::bind{{}, destination_kind::queue, name, "q", key, {}, c.id}));
+    }
+  }
+  n.restart();
+  const auto snapshot = n.snapshot();
+  for (const auto type : exchange_types) {
+    const auto* exchange = snapshot->find_exchange(to_string(type));
+    REQUIRE(exchange != nullptr);
+    CHECK(exchange->definition.type == type);
+    std::vector<queue_ptr> routed;
+    snapshot->route(*exchange, "1", {}, routed);
+    CHECK(routed.size() == 1);
+  }
+}
+
+// --- recent histories: mailbox/recent_history.hpp -----------------------------------------------------------------
+
+TEST_CASE("what is bound to an exchange with a recent history gets its last messages first", "[actors]") {
+  node n;
+  client c{*n};
+  const auto declare = [&](const std::string& name, const char* type, const field_table& arguments = {}) {
+    declare_exchange command{name, type, false, true, false, false, {}};
+    encode_table(arguments, command.arguments);
+    command.arguments.erase(0, 4);  // its length
+    c.answer<done>(c.ask_vhost(std::move(command)));
+  };
+  const auto bind_to = [&](const char* from, const char* to,
+                           destination_kind what = destination_kind::queue) {
+    return c.ask_vhost(posthorn::bind{{}, what, from, to, "", {}, c.id});
+  };
+  const auto pass = [&](const char* exchange, const char* body) {
+    remember passed;
+    passed.passed.push_back({exchange, message_of(body)});
+    n.running->find_vhost("/")->post(std::move(passed));
+  };
+  declare("h", "x-recent-history", {{"x-recent-history-length", field_value::of_int(2)}});
+  declare("plain", "fanout");
+  for (const auto* body : {"1", "2", "3"}) pass("h", body);
+  pass("plain", "passes without a trace");
+  pass("nowhere", "so does this");
+  const auto q = c.declare("q"), r = c.declare("r"), late = c.declare("late");
+  c.consume_from(q);
+  SECTION("a queue") {
+    c.answer<done>(bind_to("h", "q"));
+    CHECK(bodies_of(c.take(2)) == std::vector<std::string>{"2", "3"});
+    // Once, and another binding of it again.
+    c.answer<done>(bind_to("h", "q"));
+    pass("h", "4");
+    c.answer<done>(c.ask_vhost(posthorn::bind{{}, destination_kind::queue, "h", "q", "other", {}, c.id}));
+    CHECK(bodies_of(c.take(2)) == std::vector<std::string>{"3", "4"});
+  }
+  SECTION("whatever stands behind an exchange") {
+    c.answer<done>(bind_to("plain", "q"));
+    c.answer<done>(bind_to("plain", "r"));
+    c.answer<done>(bind_to("h", "plain", destination_kind::exchange));
+    CHECK(bodies_of(c.take(2)) == std::vector<std::string>{"2", "3"});
+    CHECK(c.becomes_ready(r, 2));
+  }
+  SECTION("and a new exchange of the same name has none") {
+    c.answer<done>(c.ask_vhost(posthorn::delete_exchange{"h", false}));
+    declare("h", "x-recent-history");
+    c.answer<done>(bind_to("h", "q"));
+    pass("h", "4");
+    c.answer<done>(c.ask_vhost(posthorn::bind{{}, destination_kind::queue, "h", "q", "other", {}, c.id}));
+    CHECK(bodies_of(c.take(1)) == std::vector<std::string>{"4"});
+  }
+  CHECK(c.counts(late).ready == 0);
+}
+
+TEST_CASE("a dead letter that passes an exchange with a recent history is remembered", "[actors]") {
+  node n;
+  client c{*n};
+  c.answer<done>(c.ask_vhost(declare_exchange{"h", "x-recent-history", false, true, false, false, {}}));
+  const auto q = c.declare("q", {{"x-dead-letter-exchange", field_value::of_string("h")}});
+  const auto dead = c.declare("dead");
+  c.publish(q, 1);
+  c.consume_from(q);
+  c.answer_for(q, c.take(1), outcome::rejected);
+  // Its copies are handed over with the commit, which nobody is told of.
+  CHECK(eventually([&] {
+    c.answer<done>(c.ask_vhost(posthorn::bind{{}, destination_kind::queue, "h", "dead", "", {}, c.id}));
+    c.answer<done>(c.ask_vhost(unbind{destination_kind::queue, "h", "dead", "", {}, c.id}));
+    return c.counts(dead).ready != 0;
+  }));
+  CHECK(body_of(c.get(dead).value()) == "1");
+}
+
 // --- deliveries ---------------------------------------------------------------------------------------------------
+
+TEST_CASE("priorities stand in their order, before a restart and after it [60]", "[actors]") {
+  node n;
+  for (const auto& [name, arguments, order] :
+       {std::tuple{"classic", field_table{{"x-max-priority", field_value::of_int(5)}},
+                   std::vector<std::string>{"2", "4", "3", "1"}},
+        std::tuple{"quorum", field_table{{"x-queue-type", field_value::of_string("quorum")}},
+                   std::vector<std::string>{"2", "4", "1", "3"}}}) {
+    {
+      client c{*n};
+      std::vector<envelope_ptr> messages;
+      for (const auto& [body, priority] : {std::pair{"1", -1}, {"2", 9}, {"3", 1}, {"4", 9}}) {
+        basic_properties p;
+        if (priority >= 0) p.priority = static_cast<std::uint8_t>(priority);
+        std::string bytes;
+        encode_properties(p, bytes);
+        messages.push_back(make_envelope("", name, std::as_bytes(std::span{bytes}), true,
+                                         std::as_bytes(std::span{std::string_view{body}})));
+      }
+      c.publish(c.declare(name, arguments), std::move(messages));
+      c.check_settled_once();
+    }
+    n.restart();
+    client c{*n};
+    c.consume_from(c.queue(name));
+    CHECK(bodies_of(c.take(4)) == order);
+  }
+}
+
+TEST_CASE("a quorum queue with a single active consumer is not fetched from, and a classic one is [43]",
+          "[actors]") {
+  node n;
+  client c{*n};
+  const field_table single{{"x-single-active-consumer", field_value::of_bool(true)}};
+  auto of_quorum = single;
+  of_quorum.add("x-queue-type", field_value::of_string("quorum"));
+  const auto classic = c.declare("classic", single), quorum = c.declare("quorum", of_quorum);
+  CHECK_FALSE(c.get(classic));
+  fetch_message request;
+  request.by = c.id;
+  request.holder = {901};
+  CHECK(std::get<refusal>(c.answer(c.ask(quorum, request)).what) ==
+        refusal{kind::resource_locked,
+                "cannot obtain access to locked queue 'quorum' in vhost '/'. basic.get "
+                "operations are not supported by <<\"quorum\">> queues with single active "
+                "consumer"});
+  // Who consumes alone cannot be the one of several, and a quorum queue does not care [38].
+  c.start_consuming(classic, 0, true);
+  CHECK(std::get<refusal>(c.answer(c.last_asked).what) ==
+        refusal{kind::access_refused, "queue 'classic' in vhost '/' in exclusive use"});
+  for (int n_th = 0; n_th < 2; ++n_th) {
+    c.start_consuming(quorum, 0, true);
+    c.answer<done>(c.last_asked);
+    c.consume_from(classic);
+  }
+  CHECK(c.counts(quorum).consumers == 1);
+  CHECK(c.counts(classic).consumers == 2);
+}
+
+TEST_CASE("a quorum queue counts what failed, and what was only not dealt with by itself [47]", "[actors]") {
+  node n;
+  client c{*n};
+  const auto dead = c.declare("dead");
+  c.lead("dlx", "dead");
+  const auto q = c.declare("q", {{"x-queue-type", field_value::of_string("quorum")},
+                                 {"x-dead-letter-exchange", field_value::of_string("dlx")}});
+  c.publish(q, 1);
+  c.consume_from(q);
+  const auto after = [&](outcome how) {
+    c.answer_for(q, c.take(1), how);
+    REQUIRE(c.wait([&] { return !c.heard->deliveries.empty(); }));
+    const std::lock_guard guard{c.heard->mutex};
+    return std::pair{c.heard->deliveries.front().attempts, c.heard->deliveries.front().returns};
+  };
+  CHECK(after(outcome::released) == std::pair<std::uint16_t, std::uint16_t>{0, 1});
+  CHECK(after(outcome::returned) == std::pair<std::uint16_t, std::uint16_t>{1, 2});
+  c.answer_for(q, c.take(1), outcome::discarded);
+  REQUIRE(c.becomes_ready(dead, 1));
+  const auto letter = c.get(dead).value();
+  CHECK(letter.redelivered);
+  const auto headers = decode_table(headers_of(letter.message->properties())).value();
+  CHECK(*headers.find("x-acquired-count") == field_value::of_long(2));
+  CHECK(*headers.find("x-delivery-count") == field_value::of_long(1));
+}
+
+TEST_CASE("a quorum queue is deleted without a condition [13]", "[actors]") {
+  node n;
+  client c{*n};
+  const auto q = c.declare("q", {{"x-queue-type", field_value::of_string("quorum")}});
+  delete_queue request;
+  request.if_empty = true;
+  CHECK(std::get<refusal>(c.answer(c.ask(q, request)).what) ==
+        refusal{kind::not_implemented,
+                "cannot delete queue 'q' in vhost '/'. queue.delete operations with if-empty "
+                "flag set are not supported by quorum queues"});
+  c.answer<messages_removed>(c.ask(q, delete_queue{}));
+}
 
 TEST_CASE("what a connection held goes to another consumer when it is killed", "[actors]") {
   node n;

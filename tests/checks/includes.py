@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 # From the bottom up. A file may include its own floor and those below it.
-FLOORS = ["mailbox", "persist", "actors", "cluster", "gateway", "posthorn", "node"]
+FLOORS = ["mailbox", "access", "persist", "actors", "cluster", "gateway", "posthorn", "node"]
 
 # What a floor never includes, whatever library brings it.
 BARRED = {
@@ -17,6 +17,7 @@ BARRED = {
                 "fstream", "iostream", "unistd.h", "sys/", "random"],
     "persist": ["caf/", "boost/asio"],
 }
+BARRED["access"] = BARRED["mailbox"]
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
 

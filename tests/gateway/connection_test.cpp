@@ -6,6 +6,7 @@
 #include "gateway/amqp091/methods.hpp"
 #include "gateway/amqp091/server.hpp"
 #include "mailbox/field_table.hpp"
+#include "mailbox/properties.hpp"
 
 #include <boost/asio.hpp>
 #include <catch2/catch_test_macros.hpp>
@@ -145,6 +146,9 @@ public:
           return {reinterpret_cast<const char*>(f.payload.data()), f.payload.size()};
         }
         if (f.type == frame_type::method) return described(f.payload);
+        if (content_header header; f.type == frame_type::header && decode_content_header(f.payload, header)) {
+          if (const auto address = reply_to_of(header.properties)) reply_to_ = *address;
+        }
         in_.erase(0, std::exchange(used_, 0));
         continue;
       }
@@ -163,6 +167,9 @@ public:
     for (std::size_t i = 0; i < count; ++i) out.push_back(next());
     return out;
   }
+
+  // Of the last message that had one.
+  [[nodiscard]] const std::string& reply_to() const { return reply_to_; }
 
 private:
   static std::string described(std::span<const std::byte> payload) {
@@ -184,7 +191,7 @@ private:
 
   boost::asio::io_context io_;
   tcp::socket socket_;
-  std::string out_, in_;
+  std::string out_, in_, reply_to_;
   std::size_t used_ = 0;
 };
 
@@ -368,4 +375,146 @@ TEST_CASE("more requests than may wait for answers are answered, too", "[connect
   for (int i = 0; i < count; ++i) REQUIRE(c.next() == "queue.declare-ok 1");
   for (int i = 0; i < count; ++i) c.declare("q", true);
   for (int i = 0; i < count; ++i) REQUIRE(c.next() == "queue.declare-ok 1");
+}
+
+TEST_CASE("a commit larger than a turn and than the room for publishes is answered when all is there",
+          "[connection][transaction]") {
+  const door d{0us};
+  client c{d}, other{d};
+  c.declare("q").say(method::tx_select{});
+  REQUIRE(c.next(2) == answers{"queue.declare-ok 0", "tx.select-ok"});
+  const std::string body(100'000, 'x');
+  constexpr int count = 300;  // 30 MB
+  for (int i = 0; i < count; ++i) c.publish("", "q", body);
+  c.say(method::basic_qos{});
+  REQUIRE(c.next() == "basic.qos-ok");
+  other.declare("q", true);
+  CHECK(other.next() == "queue.declare-ok 0");
+  // What is sent behind the commit waits for it.
+  c.say(method::tx_commit{}).purge("q");
+  CHECK(c.next() == "tx.commit-ok");
+  CHECK(c.next() == "queue.purge-ok 300");
+  // The next one begins with nothing.
+  c.publish("", "q", "never").say(method::tx_rollback{}).say(method::tx_commit{}).purge("q");
+  CHECK(c.next(3) == answers{"tx.rollback-ok", "tx.commit-ok", "queue.purge-ok 0"});
+}
+
+TEST_CASE("returns come with the commit, and not with a rollback", "[connection][transaction]") {
+  const door d;
+  client c{d};
+  c.say(method::tx_select{}).publish("", "nobody's", "1").say(method::basic_qos{}).say(method::tx_rollback{});
+  CHECK(c.next(3) == answers{"tx.select-ok", "basic.qos-ok", "tx.rollback-ok"});
+  c.publish("", "nobody's", "2").say(method::basic_qos{}).say(method::tx_commit{});
+  CHECK(c.next(4) == answers{"basic.qos-ok", "basic.return", "2", "tx.commit-ok"});
+}
+
+TEST_CASE("what the transactions of a connection hold together has a limit", "[connection][transaction]") {
+  const door d;
+  client c{d};
+  c.open(2);
+  c.declare("q").say(method::tx_select{});
+  REQUIRE(c.next(2) == answers{"queue.declare-ok 0", "tx.select-ok"});
+  const std::string body(std::size_t{8} << 20, 'x');
+  int held = 0;
+  for (; held < 20; ++held) {
+    c.publish("", "q", body).say(method::basic_qos{}, 2);
+    const auto answer = c.next();
+    if (answer == "channel.close 406") break;
+    REQUIRE(answer == "basic.qos-ok");
+  }
+  CHECK(held == 7);  // 8 MiB and a little, seven times, are below 64 MiB
+  CHECK(c.next() == "basic.qos-ok");
+  // All that was held is free again.
+  c.say(method::channel_close_ok{}).open(1);
+  c.say(method::tx_select{});
+  CHECK(c.next() == "tx.select-ok");
+  for (int i = 0; i < 7; ++i) c.publish("", "q", body);
+  c.say(method::tx_rollback{}).purge("q");
+  CHECK(c.next(2) == answers{"tx.rollback-ok", "queue.purge-ok 0"});
+}
+
+TEST_CASE("a channel that is closed in the midst of a commit leaves nothing that waits",
+          "[connection][transaction]") {
+  const door d{0us};
+  client c{d};
+  c.declare("q").say(method::tx_select{});
+  REQUIRE(c.next(2) == answers{"queue.declare-ok 0", "tx.select-ok"});
+  for (int i = 0; i < 2000; ++i) c.publish("", "q", "m");
+  method::channel_close close;
+  c.say(method::tx_commit{}).say(close);
+  CHECK(c.next(2) == answers{"tx.commit-ok", "channel.close-ok"});
+  c.open(1);
+  for (int i = 0; i < 2000; ++i) c.publish("", "q", "m");
+  c.say(method::tx_select{}).say(method::tx_commit{}).purge("q");
+  CHECK(c.next(3) == answers{"tx.select-ok", "tx.commit-ok", "queue.purge-ok 4000"});
+}
+
+TEST_CASE("replies find the channel that asked, from any connection, and nobody once it is gone",
+          "[connection][reply_to]") {
+  const door d;
+  client asks{d}, answers_it{d};
+  method::basic_consume wait;
+  wait.queue = "amq.rabbitmq.reply-to";
+  wait.no_ack = true;
+  asks.declare("requests").say(wait);
+  REQUIRE(asks.next(2) == answers{"queue.declare-ok 0", "basic.consume-ok"});
+  asks.publish("", "requests", "ask", std::string{"\x02\x00\x15", 3} + "amq.rabbitmq.reply-to");
+  asks.say(method::basic_qos{});
+  REQUIRE(asks.next() == "basic.qos-ok");
+  method::basic_consume serve;
+  serve.queue = "requests";
+  answers_it.say(serve);
+  REQUIRE(answers_it.next(3) == answers{"basic.consume-ok", "basic.deliver", "ask"});
+  const auto address = answers_it.reply_to();
+  CHECK(address.size() == 65);
+  answers_it.publish("", address, "42").flush();
+  CHECK(asks.next(2) == answers{"basic.deliver", "42"});
+  // Many more than may be on their way at a time, to one who reads: all come, in order.
+  for (int i = 0; i < 5000; ++i) answers_it.publish("", address, std::to_string(i));
+  answers_it.flush();
+  for (int i = 0; i < 5000; ++i) REQUIRE(asks.next(2) == answers{"basic.deliver", std::to_string(i)});
+  answers_it.declare(address, true);
+  CHECK(answers_it.next() == "queue.declare-ok 0");
+  asks.say(method::channel_close{});
+  REQUIRE(asks.next() == "channel.close-ok");
+  // Routed to one who has gone, and then to an address that never was.
+  answers_it.publish("", address, "nobody")
+      .publish("", "amq.rabbitmq.reply-to.x", "back")
+      .declare(address, true);
+  CHECK(answers_it.next(3) == answers{"basic.return", "back", "channel.close 404"});
+}
+
+TEST_CASE("replies to somebody who does not read are given up beyond a limit", "[connection][reply_to]") {
+  const door d;
+  client asks{d}, answers_it{d};
+  method::basic_consume wait;
+  wait.queue = "amq.rabbitmq.reply-to";
+  wait.no_ack = true;
+  asks.declare("requests").say(wait);
+  REQUIRE(asks.next(2) == answers{"queue.declare-ok 0", "basic.consume-ok"});
+  asks.publish("", "requests", "ask", std::string{"\x02\x00\x15", 3} + "amq.rabbitmq.reply-to");
+  asks.say(method::basic_qos{});
+  REQUIRE(asks.next() == "basic.qos-ok");
+  method::basic_consume serve;
+  serve.queue = "requests";
+  answers_it.say(serve);
+  REQUIRE(answers_it.next(3) == answers{"basic.consume-ok", "basic.deliver", "ask"});
+  const std::string body(1 << 20, 'x');
+  const auto before = d.running->context().counters.unroutable->value();
+  for (int i = 0; i < 64; ++i) answers_it.publish("", answers_it.reply_to(), body);
+  answers_it.say(method::basic_qos{});
+  REQUIRE(answers_it.next() == "basic.qos-ok");
+  const auto lost = d.running->context().counters.unroutable->value() - before;
+  CHECK(lost >= 32);  // eight may wait, and the sockets hold some
+  CHECK(lost <= 60);
+  // Once it reads, replies come again.
+  for (std::int64_t i = 0; i < 64 - lost; ++i) {
+    REQUIRE(asks.next() == "basic.deliver");
+    for (std::size_t size = 0; size < body.size();) size += asks.next().size();
+  }
+  asks.say(method::basic_qos{});
+  REQUIRE(asks.next() == "basic.qos-ok");
+  answers_it.publish("", answers_it.reply_to(), "last");
+  answers_it.flush();
+  CHECK(asks.next(2) == answers{"basic.deliver", "last"});
 }

@@ -233,3 +233,27 @@ TEST_CASE("stopping ends open connections and leaves nothing running", "[http][s
   CHECK(idle.is_closed());
   thread.join();
 }
+
+TEST_CASE("a client that came in by another door is served with what was read there", "[http][server]") {
+  const running_server running;
+  asio::io_context elsewhere;
+  tcp::acceptor door{elsewhere, {asio::ip::make_address("127.0.0.1"), 0}};
+  client c{door.local_endpoint().port()};
+  auto passed = door.accept();
+  running.server->serve(std::move(passed), "GET /ne", asio::ip::make_address("192.0.2.7"));
+  c.send("ar HTTP/1.1\r\nHost: h\r\n\r\n");
+  CHECK(c.answer().find("GET /near ?  0 192.0.2.7") != std::string::npos);
+  c.send("GET /again HTTP/1.1\r\nHost: h\r\n\r\n");
+  CHECK(c.answer().find("GET /again ?  0 192.0.2.7") != std::string::npos);
+}
+
+TEST_CASE("a stopped server takes no client of another door", "[http][server]") {
+  const running_server running;
+  asio::io_context elsewhere;
+  tcp::acceptor door{elsewhere, {asio::ip::make_address("127.0.0.1"), 0}};
+  client c{door.local_endpoint().port()};
+  auto passed = door.accept();
+  running.server->stop();
+  running.server->serve(std::move(passed), "GET / HTTP/1.1\r\n\r\n", asio::ip::make_address("127.0.0.1"));
+  CHECK(c.is_closed());
+}

@@ -185,3 +185,84 @@ TEST_CASE("a delivery ledger behaves like a map of open tags", "[ledgers]") {
     }
   }
 }
+
+TEST_CASE("what is answered in a transaction is set aside until its end [27]", "[ledgers]") {
+  delivery_ledger l;
+  for (std::uint64_t n = 1; n <= 6; ++n) l.enter(0, {n});
+  CHECK(l.set_aside(2, false) == tag_range{2, 2});
+  CHECK_FALSE(l.set_aside(2, false));
+  CHECK_FALSE(l.set_aside(2, true));
+  CHECK(answered(l, 2, false) == "refused");
+  CHECK_FALSE(l.set_aside(7, false));
+  CHECK_FALSE(l.set_aside(0, false));
+  CHECK(l.set_aside(4, true) == tag_range{1, 4});
+  CHECK(answered(l, 0, true) == "0:5 0:6");  // recover takes only what is open
+  CHECK(l.set_aside(0, true)->last >= 6);
+  l.reopen_aside();
+  CHECK(answered(l, 5, false) == "refused");
+  CHECK(l.set_aside(1, false) == tag_range{1, 1});
+  std::string taken;
+  l.answer_aside({1, 9}, [&](const auto& e) { taken += std::to_string(e.at.value); });
+  CHECK(taken == "1");
+  CHECK(answered(l, 0, true) == "0:2 0:3 0:4");
+  CHECK(l.empty());
+  CHECK(l.set_aside(0, true)->empty());
+}
+
+TEST_CASE("a delivery ledger with transactions behaves like two maps", "[ledgers]") {
+  for (unsigned seed = 1; seed <= 5; ++seed) {
+    CAPTURE(seed);
+    std::mt19937 random{seed};
+    delivery_ledger l;
+    std::set<std::uint64_t> open, aside;  // tags; the sequence is ten times that
+    std::vector<tag_range> answers;
+    std::uint64_t last = 0;
+    for (int step = 0; step < 5000; ++step) {
+      switch (random() % 8) {
+        case 0: REQUIRE(l.pass() == ++last); break;
+        case 1:
+        case 2:
+        case 3:
+          ++last;
+          REQUIRE(l.enter(3, {last * 10}) == last);
+          open.insert(last);
+          break;
+        case 4:
+          l.reopen_aside();
+          open.merge(aside);
+          aside.clear();
+          answers.clear();
+          break;
+        case 5: {
+          std::set<std::uint64_t> got;
+          for (const auto& which : answers) {
+            l.answer_aside(which, [&](const auto& e) { REQUIRE(got.insert(e.at.value / 10).second); });
+          }
+          REQUIRE(got == aside);
+          aside.clear();
+          answers.clear();
+          break;
+        }
+        default: {
+          const auto tag = random() % 10 == 0 ? 0 : 1 + random() % (last + 2);
+          const bool multiple = random() % 4 == 0, at_once = random() % 8 == 0;
+          const bool known = tag == 0 ? multiple : open.contains(tag);
+          std::set<std::uint64_t> expected, got;
+          for (const auto t : open) {
+            if (known && (t == tag || (multiple && (tag == 0 || t < tag)))) expected.insert(t);
+          }
+          if (at_once) {
+            REQUIRE(l.answer(tag, multiple, [&](const auto& e) { got.insert(e.at.value / 10); }) == known);
+            REQUIRE(got == expected);
+          } else {
+            const auto which = l.set_aside(tag, multiple);
+            REQUIRE(which.has_value() == known);
+            if (which && !which->empty()) answers.push_back(*which);
+            aside.insert(expected.begin(), expected.end());
+          }
+          for (const auto t : expected) open.erase(t);
+        }
+      }
+    }
+  }
+}

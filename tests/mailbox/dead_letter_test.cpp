@@ -189,12 +189,36 @@ TEST_CASE("64: with a dead-letter key, that is the only one", "[dead_letter]") {
   const auto dead = make_dead_letter(*message, event).value();
   const auto headers = headers_in(*dead);
   CHECK(dead->routing_key() == "dead");
-  CHECK_FALSE(headers.contains("CC"));
-  CHECK_FALSE(headers.contains("BCC"));
+  CHECK(dead->by_key_alone());
+  CHECK(*headers.find("CC") == texts({"copy"}));  // to be read, no more
   CHECK(*headers.find("a") == text("b"));
   CHECK(*headers.find("x-death") == an_array({an_entry(1, "rejected", "q", "orders", {"new", "copy"})}));
+  // It keeps to that, wherever it dies next.
+  const auto again = make_dead_letter(*dead, a_death(death_reason::expired, "r", true)).value();
+  CHECK(again->by_key_alone());
+  CHECK(as_array(*headers_in(*again).find("x-death"))->front() ==
+        an_entry(1, "expired", "r", "dlx", {"dead"}));
   event.routing_key = "";
   CHECK(make_dead_letter(*message, event).value()->routing_key().empty());
+}
+
+TEST_CASE("48: what a quorum queue has counted goes with a dead letter", "[dead_letter]") {
+  const auto message = with_headers({{"mine", text("stays")}, {"x-delivery-count", text("a client's")}});
+  CHECK(failed_deliveries_of(*message) == 0);
+  CHECK_FALSE(headers_in(*make_dead_letter(*message, a_death()).value()).contains("x-acquired-count"));
+  auto event = a_death();
+  event.delivered = true;
+  event.returns = 3;
+  event.attempts = 2;
+  const auto dead = make_dead_letter(*message, event).value();
+  CHECK(dead->delivered_before());
+  CHECK(*headers_in(*dead).find("x-acquired-count") == field_value::of_long(3));
+  CHECK(*headers_in(*dead).find("x-delivery-count") == field_value::of_long(2));
+  CHECK(*headers_in(*dead).find("mine") == text("stays"));
+  CHECK(failed_deliveries_of(*dead) == 2);
+  const auto stored = envelope::read(dead->bytes()).value();
+  CHECK(stored->delivered_before());
+  CHECK_FALSE(stored->by_key_alone());
 }
 
 TEST_CASE("62: a history that a client sent is replaced", "[dead_letter]") {

@@ -42,9 +42,14 @@ struct settings {
   bool budget_changes = true;
   unsigned expiring_percent = 0;  // of the messages have an expiration of their own
   bool restarts = false;          // of the actor around the mailbox
+  bool crashes = true;
   unsigned priority_percent = 0;  // of the messages have a priority
+  unsigned known_percent =
+      0;  // of the messages were in a queue before, and came from there with what it had counted
   bool consumer_priorities = false;
-  bool whose_turn = false;  // is checked: nothing expires, nothing is refused, and memory never ends
+  bool others_store = false;  // messages at places that were given away
+  bool heard_late = false;    // and the mailbox hears of it when it has done something else in between
+  bool whose_turn = false;    // is checked: nothing expires, nothing is refused, and memory never ends
   mailbox_rules rules{};
 };
 
@@ -92,6 +97,9 @@ private:
     std::int64_t expires_at = 0;
     std::uint32_t attempts = 0;
     std::uint32_t returns = 0;
+    bool counted = false;               // here, since the last start
+    bool may_go_at_once = false;        // to somebody who does not hear that it was delivered before
+    std::uint32_t attempts_before = 0;  // in an earlier queue
     std::optional<std::uint8_t> priority{};
     std::uint64_t key = 0;
     bool dead = false, copied = false;  // a dead letter, of which a copy is stored elsewhere
@@ -101,6 +109,8 @@ private:
     sequence at{};
     std::uint64_t tag = 0;
     death_reason why = death_reason::expired;
+    bool delivered = false;
+    std::uint32_t attempts = 0, returns = 0;
   };
   struct consumer {
     consumer_spec spec;
@@ -111,6 +121,12 @@ private:
     envelope_ptr message;
     bool transient = false;
     std::int64_t expires_at = 0;
+  };
+  struct given_place {
+    sequence at{};
+    message what;
+    envelope_ptr envelope;
+    bool stored = false;
   };
   struct returning_holder {
     consumer_spec spec;
@@ -144,7 +160,7 @@ private:
       case 8: return chance(40) ? reject() : answer(false);
       case 9: return fetch();
       case 10: return add_consumer();
-      case 11: return grant();
+      case 11: return settings_.others_store && chance(60) ? chance(50) ? give_place() : arrive() : grant();
       case 12: return chance(30) ? cancel() : grant();
       case 13: return chance(40) ? release() : dispatch();
       case 14:
@@ -152,7 +168,9 @@ private:
       case 16: return journal();
       case 17: return chance(40) ? expire() : chance(70) ? resume() : limit();
       case 18: return chance(8) ? purge() : dispatch();
-      default: return chance(15) ? (settings_.restarts && chance(60) ? restart() : crash()) : bury();
+      default:
+        if (!settings_.crashes || !chance(15)) return bury();
+        return settings_.restarts && chance(60) ? restart() : crash();
     }
   }
 
@@ -176,6 +194,17 @@ private:
       if (below(100) < settings_.priority_percent)
         p.priority = m.priority = static_cast<std::uint8_t>(below(40));
       m.key = below(6);
+      field_table headers;
+      if (settings_.rules.hash_header)
+        headers.add("h", field_value::of_string("key " + std::to_string(m.key)));
+      envelope_marks marks;
+      if (below(100) < settings_.known_percent) {
+        marks = {.dead_lettered = true, .delivered_before = true};
+        m.redelivered = true;
+        m.attempts_before = static_cast<std::uint32_t>(below(4));
+        if (m.attempts_before != 0) headers.add("x-delivery-count", field_value::of_long(m.attempts_before));
+      }
+      if (!headers.empty()) p.headers = headers;
       auto ttl = settings_.rules.message_ttl;
       if (settings_.expiring_percent != 0 && below(100) < settings_.expiring_percent) {
         const std::chrono::milliseconds own{below(300)};
@@ -185,28 +214,40 @@ private:
       if (ttl) m.expires_at = now_ + ttl->count();
       std::string properties;
       encode_properties(p, properties);
-      arrivals.push_back({make_envelope("x", "key " + std::to_string(m.key),
-                                        std::as_bytes(std::span{properties}), asks, body),
-                          from, m.number});
+      const auto key = settings_.rules.hash_header ? "k" : "key " + std::to_string(m.key);
+      arrivals.push_back(
+          {make_envelope("x", key, std::as_bytes(std::span{properties}), asks, body, marks), from, m.number});
       m.footprint = arrivals.back().message->footprint();
       made.push_back(m);
     }
+    box_->skip_to({next_});
     box_->publish(arrivals, fx_, now_);
     std::vector<sequence> here;
     for (auto& m : made) {
-      if (refusing() && too_many(1, m.body_size)) take_deliveries({next_});
-      if (refusing() && too_many(1, m.body_size) && !taken_at_once(m)) {
+      const auto is_too_much = [&] {
+        return refusing() && (settings_.rules.quorum ? too_many(0, 0) : too_many(1, m.body_size));
+      };
+      if (is_too_much()) {
+        take_deliveries({next_});
+        apply_rules();
+      }
+      if (is_too_much()) {
         must(refused_.insert({m.from, m.number}).second, "a publish is refused once");
         const bool dies = settings_.rules.on_overflow == mailbox_rules::overflow::reject_publish_dlx;
         if (dies && settings_.rules.dead_letter_exchange)
-          deaths_.push_back({{}, m.tag, death_reason::maxlen});
+          deaths_.push_back({{}, m.tag, death_reason::maxlen, m.redelivered, 0, 0});
         continue;
       }
       const sequence at{next_++};
+      m.may_go_at_once = m.redelivered && ready_.empty() && !settings_.rules.quorum;
       messages_[at] = m;
       by_number_[{from, m.number}] = at;
       stand(at, true);
       here.push_back(at);
+      if ((settings_.rules.quorum || settings_.rules.priority_max) && ready_.size() == 1) {
+        take_deliveries({next_});
+        apply_rules();
+      }
     }
     take_effects();
     for (const auto at : here) {
@@ -214,6 +255,50 @@ private:
       must(m.where != place::ready || m.settled != m.persistent,
            "I2: settled at once if it need not survive");
     }
+  }
+
+  // Somebody gets a place for a message, which he stores himself. When it is stored, the mailbox hears of it.
+  void give_place() {
+    doing_ = "give_place";
+    if (given_.size() > 4) return;
+    message m;
+    m.tag = ++last_tag_;
+    m.from = {500};
+    m.number = ++numbers_[m.from];
+    m.body_size = 8 + below(body_size_most - 7);
+    m.persistent = m.settled = true;
+    m.journal = kept::stored;
+    m.key = below(6);
+    std::vector<std::byte> body(m.body_size);
+    std::memcpy(body.data(), &m.tag, sizeof m.tag);
+    basic_properties p;
+    if (below(100) < settings_.priority_percent)
+      p.priority = m.priority = static_cast<std::uint8_t>(below(40));
+    if (settings_.rules.hash_header)
+      p.headers = field_table{{"h", field_value::of_string("key " + std::to_string(m.key))}};
+    std::string properties;
+    encode_properties(p, properties);
+    const auto key = settings_.rules.hash_header ? "k" : "key " + std::to_string(m.key);
+    const auto made = make_envelope("x", key, std::as_bytes(std::span{properties}), true, body);
+    m.footprint = made->footprint();
+    m.expires_at = expiry_of(&settings_.rules, *made, now_);
+    given_.push_back({{next_++}, m, made});
+  }
+
+  void arrive() {
+    doing_ = "arrive";
+    if (given_.empty()) return;
+    const auto which = given_.begin() + static_cast<std::ptrdiff_t>(below(given_.size()));
+    if (!std::exchange(which->stored, true)) {
+      store_[which->at] = {which->envelope, false, which->what.expires_at};
+      if (settings_.heard_late && chance(50)) return;
+    }
+    const auto g = *which;
+    given_.erase(which);
+    std::vector<loaded_message> arrived{{g.at, g.envelope, g.what.expires_at}};
+    box_->arrive(arrived);
+    messages_[g.at] = g.what;
+    stand(g.at, true);
   }
 
   void dispatch() {
@@ -315,32 +400,6 @@ private:
     ready_.insert(m.stands);
   }
 
-  // A queue that is full takes what does not have to wait, unless what is held fills the memory.
-  bool taken_at_once(const message& m) {
-    if (!ready_.empty()) return false;
-    const bool refused =
-        std::any_of(fx_.settlements.begin(), fx_.settlements.end(), [&](const settlement& s) {
-          return s.rejected && s.by == m.from && s.first <= m.number && m.number <= s.last;
-        });
-    bool somebody = false;
-    for (const auto& [id, c] : consumers_) {
-      if (settings_.rules.single_active && (active_ != id || gives_way_)) continue;
-      somebody = somebody || able(c);
-    }
-    must(refused || somebody, "only what somebody takes is taken by a full queue");
-    if (refused && somebody && !hashes()) {
-      must(held_size() + body_size_most * 8 >= settings_.resident_max,
-           "a full queue takes what somebody takes at once");
-    }
-    return !refused;
-  }
-
-  [[nodiscard]] std::size_t held_size() const {
-    std::size_t size = 0;
-    for (const auto& [at, m] : messages_) size += m.where == place::held ? m.footprint : 0;
-    return size;
-  }
-
   // --- whose turn it is ---
 
   // Nobody knows better than a list for each priority.
@@ -394,12 +453,13 @@ private:
     must(box_->active_consumer() == active_, "the one that is active is the one that has to be");
   }
 
-  void die(sequence at, death_reason why) {
+  void die(sequence at, death_reason why, bool failed = false) {
     if (!settings_.rules.dead_letter_exchange) return end(at);
     auto& m = messages_.at(at);
     m.where = place::gone;
     m.dead = true;
-    deaths_.push_back({at, m.tag, why});
+    const bool delivered = failed || (settings_.rules.quorum && m.redelivered);
+    deaths_.push_back({at, m.tag, why, delivered, m.attempts, m.returns});
     if (m.persistent && m.journal == kept::unsent) moved_.push_back(at);
   }
 
@@ -536,8 +596,15 @@ private:
     if (c == nullptr) return;
     const auto id = c->spec.id;
     const auto ranges = some_of(*c);
-    for_each_held(*c, ranges, [&](sequence at) { die(at, death_reason::rejected); });
-    box_->reject(id, ranges, fx_);
+    const bool blames = chance(50);
+    for_each_held(*c, ranges, [&](sequence at) {
+      if (blames) {
+        count_failure(at);
+        count_return(at);
+      }
+      die(at, death_reason::rejected, blames);
+    });
+    box_->reject(id, ranges, fx_, blames ? blame::yes : blame::no);
     take_effects();
     forget_if_idle(id);
   }
@@ -634,6 +701,8 @@ private:
     }
     only_stored_.clear();
     for (const auto& e : batch_.erasures) {
+      for (const auto& g : given_)
+        must(g.at < e.first || e.last < g.at, "a place that was given away is not erased");
       for (auto m = messages_.lower_bound(e.first); m != messages_.end() && m->first <= e.last; ++m) {
         must(m->second.where == place::gone || (!m->second.persistent && !store_.contains(m->first)),
              "only what is gone is erased");
@@ -757,6 +826,7 @@ private:
       must(!m.dead || m.copied || present(at), "I7: a dead letter that was confirmed outlives a crash");
     }
     std::erase_if(store_, [](const auto& s) { return s.second.transient; });
+    forget_unheard();
     recover({});
   }
 
@@ -765,11 +835,19 @@ private:
     doing_ = "restart";
     if (box_->batch_under_way() && chance(50)) apply(batch_);
     batch_ = {};
+    forget_unheard();
     returning_.clear();
     for (const auto& [id, c] : consumers_) {
       returning_.push_back({c.spec, c.consuming, {c.held.begin(), c.held.end()}});
     }
     recover({next_ - 1});
+  }
+
+  // What others have stored, and have not told, is found in the store.
+  void forget_unheard() {
+    for (const auto& g : std::exchange(given_, {})) {
+      if (g.stored) messages_[g.at] = g.what;
+    }
   }
 
   void recover(sequence used) {
@@ -800,6 +878,7 @@ private:
       m.settled = m.redelivered = true;
       m.returned = m.dead = m.copied = false;
       m.attempts = m.returns = 0;
+      m.counted = false;
       messages_[at] = m;
       stand(at, true);
       recovered.count_message(at, *s.message, m.expires_at);
@@ -852,6 +931,7 @@ private:
 
   // Everything is handed out and acknowledged; then nothing may be left anywhere.
   void drain() {
+    while (!given_.empty()) arrive();
     doing_ = "drain";
     for (int round = 0; round < 3; ++round) {
       if (box_->batch_under_way()) commit();
@@ -923,15 +1003,29 @@ private:
     must(box_->known(id) == consumers_.contains(id), "a holder is known while it consumes or holds");
   }
 
+  void count_failure(sequence at) {
+    auto& m = messages_.at(at);
+    ++m.attempts;
+    m.counted = true;
+  }
+  void count_return(sequence at) {
+    auto& m = messages_.at(at);
+    ++m.returns;
+    m.counted = m.redelivered = true;
+  }
+
   void take_back(sequence at, bool failed) {
     auto& m = messages_.at(at);
     if (failed) {
-      ++m.attempts;
+      count_failure(at);
       const auto limit = settings_.rules.delivery_limit;
-      if (limit && m.attempts > *limit) return die(at, death_reason::delivery_limit);
+      if (limit && m.attempts > *limit) {
+        count_return(at);
+        return die(at, death_reason::delivery_limit, true);
+      }
     }
-    m.returned = m.redelivered = true;
-    ++m.returns;
+    m.returned = true;
+    count_return(at);
     came_back_ = true;
     stand(at, false);
   }
@@ -961,6 +1055,9 @@ private:
       const auto& expected = deaths_[i];
       must(got.at == expected.at && got.why == expected.why,
            "dead letters come in order, each with its reason");
+      must(got.delivered == expected.delivered, "a dead letter says whether somebody had it in his hands");
+      must(got.attempts == expected.attempts && got.returns == expected.returns,
+           "a dead letter says how often it came back, and how often a delivery failed");
       must(got.message || present(got.at), "a dead letter can be read");
       must(tag_of(got.message ? *got.message : *store_.at(got.at).message) == expected.tag,
            "a dead letter has the body that was published");
@@ -1017,7 +1114,12 @@ private:
       }
     }
     must(ready_.begin()->at == d.at, "I1: messages are delivered in order");
+    if (std::exchange(m.may_go_at_once, false)) m.redelivered = d.redelivered;
     must(d.redelivered == m.redelivered, "a delivery says whether it may have been delivered before");
+    if (settings_.rules.quorum && !m.counted && m.attempts_before != 0) {
+      m.attempts = m.attempts_before;
+      m.counted = true;
+    }
     must(d.attempts == m.attempts, "a delivery says how many have failed");
     must(d.returns == m.returns, "a delivery says how often the message came back");
     ready_.erase(ready_.begin());
@@ -1110,6 +1212,14 @@ private:
       must(box_->known(id), "a holder is known");
     }
     must(box_->consumer_count() == consuming, "consumer_count");
+    if (settings_.rules.quorum && !settings_.restarts) {
+      if (settings_.rules.single_active) consuming = active_ ? 1 : 0;
+      for (const auto& [id, c] : consumers_) {
+        const bool fetches = 1000 <= id.value && id.value < 1003;
+        if (!c.consuming) consuming += fetches ? c.held.size() : 1;
+      }
+    }
+    if (!settings_.restarts) must(box_->told_consumer_count() == consuming, "told_consumer_count");
     must(box_->resident_size() >= unstored, "what is not stored is in memory");
     if (settings_.large_bodies || settings_.front_may_be_written || settings_.budget_changes) return;
     // While the journal lags behind, what it has stored of a message that came later cannot go either.
@@ -1145,6 +1255,7 @@ private:
   std::map<consumer_id, consumer> consumers_;
   std::optional<bool> fetching_;
   std::vector<returning_holder> returning_;
+  std::vector<given_place> given_;
   std::set<std::pair<publisher_id, std::uint64_t>> refused_;
   std::vector<dying> deaths_;                       // by the command that is being run
   std::vector<dying> pending_, pending_under_way_;  // their copies are to be written
@@ -1182,12 +1293,15 @@ settings random_rules(std::uint64_t seed) {
   if (!rules.quorum && chance(30)) rules.priority_max = static_cast<std::uint8_t>(random() % 256);
   if (chance(50)) s.priority_percent = 1 + static_cast<unsigned>(random() % 100);
   s.consumer_priorities = chance(40);
+  if (chance(20)) rules.expires = std::chrono::milliseconds{1 + random() % 100};  // the actor's business
+  if (chance(30)) s.known_percent = 1 + static_cast<unsigned>(random() % 50);
   rules.single_active = chance(15);
   if (chance(35)) {
     constexpr balance_algorithm all[] = {balance_algorithm::random, balance_algorithm::weighted_round_robin,
                                          balance_algorithm::least_response_time,
                                          balance_algorithm::consistent_hash};
     rules.dispatch = all[random() % 4];
+    if (rules.dispatch == balance_algorithm::consistent_hash && chance(50)) rules.hash_header = "h";
   }
   if (rules.dispatch == balance_algorithm::round_robin && chance(50)) {
     s.whose_turn = true;
@@ -1197,11 +1311,13 @@ settings random_rules(std::uint64_t seed) {
     return s;
   }
   const bool limited = rules.length_max || rules.size_max;
-  if (limited && chance(50)) {
-    // What a refusal depends on cannot be told from outside while messages expire.
+  if (limited && chance(60)) {
     rules.on_overflow =
         chance(50) ? mailbox_rules::overflow::reject_publish : mailbox_rules::overflow::reject_publish_dlx;
-    return s;
+    if (chance(50)) return s;
+    // What a refusal depends on while messages expire cannot be told from outside, unless all of them are in memory.
+    s.resident_max = 10'000'000;
+    s.budget_changes = s.large_bodies = s.crashes = s.restarts = false;
   }
   if (chance(50)) rules.message_ttl = std::chrono::milliseconds{random() % 400};
   if (chance(50)) s.expiring_percent = 1 + static_cast<unsigned>(random() % 100);

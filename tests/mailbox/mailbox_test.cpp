@@ -1307,9 +1307,11 @@ TEST_CASE("a fetch does not count what has expired behind the message that it ta
   CHECK(d.box.ready_count() == 0);
 }
 
-TEST_CASE("a full queue that refuses takes what a consumer takes at once [59]", "[mailbox]") {
+TEST_CASE("a classic queue refuses what is too much, and a quorum queue as soon as it holds too much [59]",
+          "[mailbox]") {
+  const bool quorum = GENERATE(false, true);
   using overflow = mailbox_rules::overflow;
-  desk d{mailbox_rules{.size_max = 5, .on_overflow = overflow::reject_publish}};
+  desk d{mailbox_rules{.size_max = 5, .on_overflow = overflow::reject_publish, .quorum = quorum}};
   const auto refused = [&] {
     d.publish(1);
     bool any = false;
@@ -1317,10 +1319,11 @@ TEST_CASE("a full queue that refuses takes what a consumer takes at once [59]", 
     d.fx.settlements.clear();
     return any;
   };
-  CHECK(refused());
+  // Whether somebody waits for it or not.
   d.consumer(alice, 1);
-  CHECK_FALSE(refused());
-  CHECK(d.dispatch() == "1:1");
+  CHECK(refused() != quorum);
+  CHECK(d.dispatch() == (quorum ? "1:1" : ""));
+  CHECK(refused() != quorum);
   CHECK(refused());
 }
 
@@ -1344,17 +1347,122 @@ TEST_CASE("what comes back to a quorum queue goes next, in the order in which it
   CHECK(d.dispatch() == "2:3r 2:1r 2:4");
 }
 
-TEST_CASE("what was rejected elsewhere may have been seen before, and what expired there was not",
+namespace {
+envelope_ptr a_dead_letter(bool delivered, std::uint16_t returns = 0, std::uint16_t attempts = 0) {
+  death event;
+  event.queue = "q";
+  event.delivered = delivered;
+  event.returns = returns;
+  event.attempts = attempts;
+  return make_dead_letter(*a_message(), event).value();
+}
+}  // namespace
+
+TEST_CASE("a dead letter that somebody had in his hands is delivered as seen before, and no other",
           "[mailbox]") {
-  const auto dead = [](death_reason why) {
-    return make_dead_letter(*a_message(), {.queue = "q", .reason = why, .exchange = "", .routing_key = {}})
-        .value();
-  };
   desk d;
-  d.publish(dead(death_reason::rejected)).publish(dead(death_reason::expired));
-  d.publish(dead(death_reason::delivery_limit)).publish(dead(death_reason::maxlen));
-  d.consumer(alice);
-  CHECK(d.dispatch() == "1:1r 1:2 1:3r 1:4");
+  d.publish(a_dead_letter(true)).publish(a_dead_letter(false)).consumer(alice);
+  CHECK(d.dispatch() == "1:1r 1:2");
+  d.publish(a_dead_letter(true));  // somebody waits for it, and RabbitMQ does not tell him
+  CHECK(d.dispatch() == "1:3");
+  desk again{true, 1 << 20, {.count = 2, .size = 20, .first = {1}, .last = {2}}};
+  for (std::uint64_t n = 1; n <= 4; ++n) again.store[{n}] = a_dead_letter(n % 2 == 1);
+  std::vector<loaded_message> come{{{3}, again.store.at({3}), 0}, {{4}, again.store.at({4}), 0}};
+  again.box.skip_to({5});
+  again.box.arrive(come);
+  again.consumer(alice);
+  CHECK(again.dispatch() == "1:1r 1:2r 1:3r 1:4");
+}
+
+TEST_CASE("who waits gets the first of several messages, whatever the priority of those behind it [60]",
+          "[mailbox]") {
+  desk d{mailbox_rules{.priority_max = 5}};
+  d.consumer(alice, 1);
+  std::vector<arrival> together;
+  for (const int p : {1, 3, 5}) {
+    basic_properties properties;
+    properties.priority = static_cast<std::uint8_t>(p);
+    std::string bytes;
+    encode_properties(properties, bytes);
+    together.push_back({make_envelope("x", "key", std::as_bytes(std::span{bytes}), true, {}), paula, 0});
+  }
+  d.box.publish(together, d.fx, d.now);
+  CHECK(d.dispatch() == "1:1");
+  d.acknowledge(alice, {{{1}, {1}}});
+  CHECK(d.dispatch() == "1:3");
+}
+
+TEST_CASE("of a dead letter it is known whether somebody had it in his hands", "[mailbox]") {
+  const auto delivered = [](desk& d) {
+    std::string text;
+    for (const auto& dead : d.fx.dead_letters) {
+      text += std::to_string(dead.at.value) + (dead.delivered ? "d" : "") + std::to_string(dead.attempts) +
+              std::to_string(dead.returns) + " ";
+    }
+    return text;
+  };
+  SECTION("a classic queue remembers only that a delivery failed") {
+    desk d{with_exchange({.message_ttl = std::chrono::milliseconds{100}})};
+    d.publish(4).consumer(alice, 3);
+    (void)d.dispatch();
+    d.box.reject(alice, std::vector<sequence_range>{{{1}, {1}}}, d.fx, blame::yes);
+    d.reject(alice, {{{2}, {2}}}).fail(alice, {{{3}, {3}}});
+    d.box.cancel_consumer(alice);
+    d.at(200).box.expire(d.now, d.fx);
+    CHECK(delivered(d) == "1d11 200 311 400 ");
+  }
+  SECTION("a quorum queue only what failed or came back") {
+    desk d{with_exchange({.delivery_limit = 1, .quorum = true})};
+    d.publish(4).consumer(alice);
+    (void)d.dispatch();
+    d.box.reject(alice, std::vector<sequence_range>{{{1}, {1}}}, d.fx, blame::no);
+    d.box.reject(alice, std::vector<sequence_range>{{{2}, {2}}}, d.fx, blame::yes);
+    d.fail(alice, {{{3}, {4}}});
+    (void)d.dispatch();
+    d.fail(alice, {{{3}, {3}}});
+    d.fail(alice, {{{4}, {4}}}, blame::no);
+    (void)d.dispatch();
+    d.box.reject(alice, std::vector<sequence_range>{{{4}, {4}}}, d.fx, blame::no);
+    CHECK(delivered(d) == "100 2d11 3d22 4d12 ");
+  }
+}
+
+TEST_CASE("failed deliveries of an earlier quorum queue count towards the limit of the next [49]",
+          "[mailbox]") {
+  desk d{with_exchange({.delivery_limit = 3, .quorum = true})};
+  d.publish(a_dead_letter(true, 2, 2)).consumer(alice);
+  d.box.dispatch(d.fx, d.now);
+  REQUIRE(d.fx.deliveries.size() == 1);
+  CHECK(d.fx.deliveries.front().attempts == 2);
+  CHECK(d.fx.deliveries.front().returns == 0);  // so that its headers stay as they are
+  d.fx.deliveries.clear();
+  d.fail(alice, {{{1}, {1}}});
+  CHECK(d.dispatch() == "1:1r3");
+  d.fail(alice, {{{1}, {1}}});
+  CHECK(d.deaths() == "1 delivery_limit");
+  desk classic{with_exchange({.delivery_limit = 1})};
+  classic.publish(a_dead_letter(true, 2, 2)).consumer(alice);
+  CHECK(classic.dispatch() == "1:1r");
+  classic.fail(alice, {{{1}, {1}}});
+  CHECK(classic.dispatch() == "1:1r1");
+}
+
+TEST_CASE("a quorum queue tells of everybody who holds something, each fetched message for itself",
+          "[mailbox]") {
+  for (const bool quorum : {false, true}) {
+    desk d{mailbox_rules{.quorum = quorum}};
+    d.publish(4);
+    (void)d.fetch(carol);
+    (void)d.fetch(carol);
+    (void)d.fetch(bob, false);
+    d.consumer(alice);
+    (void)d.dispatch();
+    CHECK(d.box.told_consumer_count() == (quorum ? 3 : 1));
+    d.box.cancel_consumer(alice);
+    CHECK(d.box.told_consumer_count() == (quorum ? 3 : 0));
+    d.acknowledge(alice, {{{4}, {4}}}).acknowledge(carol, {{{1}, {1}}});
+    CHECK(d.box.told_consumer_count() == (quorum ? 1 : 0));
+  }
 }
 
 namespace {

@@ -55,6 +55,7 @@ TEST_CASE("without any source every setting has its default", "[settings]") {
   CHECK(s.amqp_listen == listen_address{"*", 5672});
   CHECK(s.amqp_heartbeat == 60s);
   CHECK(s.amqp_channel_max == 2047);
+  CHECK(s.amqp_consumer_max == 0);
   CHECK(s.amqp_frame_max == 131072);
   CHECK(s.amqp_message_size_max == byte_size{16ULL << 20});
   CHECK(s.amqp_connection_max == 0);
@@ -232,4 +233,50 @@ TEST_CASE("docs/configuration.md lists every setting as the table has it", "[set
   std::ostringstream text;
   text << in.rdbuf();
   CHECK(text.str().find(setting_reference()) != std::string::npos);
+}
+
+TEST_CASE("how much memory may be used is a part, a size, or anything", "[settings]") {
+  CHECK(from_file("").memory_high_watermark == memory_limit{0.6, 0});
+  CHECK(from_file("memory.high_watermark = 0.25").memory_high_watermark == memory_limit{0.25, 0});
+  CHECK(from_file("memory.high_watermark = \"0.25\"").memory_high_watermark == memory_limit{0.25, 0});
+  CHECK(from_file("memory.high_watermark = 1.0").memory_high_watermark == memory_limit{1, 0});
+  CHECK(from_file("memory.high_watermark = \"2 GB\"").memory_high_watermark ==
+        memory_limit{0, 2'000'000'000});
+  CHECK(from_file("memory.high_watermark = \"off\"").memory_high_watermark == memory_limit{});
+  for (const auto* wrong :
+       {"0.0", "1.5", "-0.5", "1", "nan", "inf", "\"60%\"", "\"0.6x\"", "\"1 MiB\"", "true"}) {
+    CAPTURE(wrong);
+    CHECK(error_of_file(std::string{"memory.high_watermark = "} + wrong).find("expected \"off\"") !=
+          std::string::npos);
+  }
+  CHECK(error_of_file("amqp.heartbeat = 0.5").find("expected a whole number") != std::string::npos);
+  CHECK(error_of_file("node.name = 0.5").find("expected a name") != std::string::npos);
+}
+
+TEST_CASE("trusted proxies are networks", "[settings]") {
+  CHECK(from_file("").amqp_proxy_trusted.networks.empty());
+  const auto some = from_file("amqp.proxy_trusted = \"10.0.0.0/8, ::1\"").amqp_proxy_trusted;
+  CHECK(amqp091::to_string(some.networks) == "10.0.0.0/8, ::1");
+  CHECK(error_of_file("amqp.proxy_trusted = \"proxy.example\"") ==
+        "posthorn.toml:1: amqp.proxy_trusted = \"proxy.example\": expected \"none\", or addresses and "
+        "networks with "
+        "commas between them, such as \"10.0.0.0/8, ::1\"");
+}
+
+TEST_CASE("TLS is left out, or has its files and its port", "[settings]") {
+  const auto without = from_file("");
+  CHECK_FALSE(without.tls_certificate.has_value());
+  CHECK_FALSE(without.amqp_tls_listen.has_value());
+  const auto with = from_file(
+      "amqp.tls_listen = \"*:5671\"\n[tls]\ncertificate = \"/a\"\nkey = \"/b\"\nca = \"none\"\nverify = "
+      "\"required\"\nlogin_from = \"san_dns\"\n");
+  CHECK(with.amqp_tls_listen == listen_address{"*", 5671});
+  CHECK(with.tls_certificate == std::filesystem::path{"/a"});
+  CHECK_FALSE(with.tls_ca.has_value());
+  CHECK(with.tls_verify == certificate_check::required);
+  CHECK(with.tls_login_from == login_source::san_dns);
+  CHECK(error_of_file("tls.verify = \"maybe\"") ==
+        "posthorn.toml:1: tls.verify = \"maybe\": expected \"none\", \"peer\" or \"required\"");
+  CHECK(error_of_file("ssl_options.certfile = \"/a\"") ==
+        "posthorn.toml:1: unknown key ssl_options.certfile: what RabbitMQ calls so is tls.certificate here");
 }

@@ -10,8 +10,7 @@ using namespace posthorn;
 using namespace std::string_literals;
 
 TEST_CASE("an exchange's record gives back the exchange", "[persist]") {
-  for (const auto type :
-       {exchange_type::direct, exchange_type::fanout, exchange_type::topic, exchange_type::headers}) {
+  for (const auto type : exchange_types) {
     const exchange_definition e{"na\0me\xff"s, type, true, true, true, "\x01\x00\x02"s};
     const auto read = decode_exchange(encode("vh ä", e)).value();
     CHECK(read.first == "vh ä");

@@ -1,6 +1,7 @@
 #include "persist/store.hpp"
 
 #include "mailbox/mailbox.hpp"
+#include "mailbox/properties.hpp"
 #include "persist/verify.hpp"
 #include "tests/persist/scratch.hpp"
 
@@ -108,6 +109,39 @@ TEST_CASE("a commit of several mailboxes and definitions is there as a whole aft
   CHECK(recovered.mailboxes.at(two).count == 1);
   CHECK(recovered.mailboxes.at({5}).count == 0);
   CHECK(recovered.last_mailbox == mailbox_id{5});
+}
+
+TEST_CASE("what is recovered is counted by its priority, after a restart as well as before", "[persist]") {
+  const auto with_priority = [](int priority) {
+    basic_properties p;
+    if (priority >= 0) p.priority = static_cast<std::uint8_t>(priority);
+    std::string bytes;
+    encode_properties(p, bytes);
+    return make_envelope("x", "key", std::as_bytes(std::span{bytes}), true, std::vector<std::byte>(10));
+  };
+  const auto check = [](const recovered_mailbox& m) {
+    CHECK(m.count == 5);
+    REQUIRE(m.priorities.size() == 2);
+    const auto& low = m.priorities.at(0);
+    CHECK(low.count == 1);
+    CHECK(low.first == sequence{3});
+    const auto& high = m.priorities.at(9);
+    CHECK(high.count == 2);
+    CHECK(high.size == 20);
+    CHECK(high.first == sequence{2});
+    CHECK(high.last == sequence{5});
+  };
+  scratch_directory directory;
+  {
+    auto s = a_store(directory);
+    journal_batch batch;
+    std::uint64_t at = 0;
+    for (const int priority : {-1, 9, 0, -1, 9}) batch.appends.push_back({{++at}, with_priority(priority)});
+    REQUIRE(write(*s, one, std::move(batch)));
+    check(s->survey(one).value());
+  }
+  auto s = open_store(directory);
+  check(recover(*s).mailboxes.at(one));
 }
 
 TEST_CASE("a message that need not survive is there until the restart, and gone for good after it",

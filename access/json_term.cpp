@@ -1,4 +1,6 @@
-#include "access/erlang_term.hpp"
+#include "access/json_term.hpp"
+
+#include "mailbox/erlang_term.hpp"
 
 #include <algorithm>
 #include <array>
@@ -103,22 +105,6 @@ std::string erlang_term(const json::value& value) {
   std::string out;
   append(out, value);
   return out;
-}
-
-std::string erlang_binary(std::string_view text) {
-  if (text.empty()) return "<<>>";
-  std::string out = "<<";
-  const auto byte = [](char c) { return static_cast<unsigned char>(c); };
-  if (!std::all_of(text.begin(), text.end(), [&](char c) { return is_printable(byte(c)); })) {
-    for (std::size_t i = 0; i < text.size(); ++i) {
-      if (i > 0) out += ',';
-      out += std::to_string(byte(text[i]));
-    }
-    return out + ">>";
-  }
-  append_quoted(out, text);
-  if (std::any_of(text.begin(), text.end(), [&](char c) { return byte(c) >= 0x80; })) out += "/utf8";
-  return out + ">>";
 }
 
 }  // namespace posthorn

@@ -1,0 +1,510 @@
+#include "gateway/http/administration.hpp"
+
+#include "gateway/http/query.hpp"
+
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <boost/json/string.hpp>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace posthorn::http {
+
+namespace {
+
+namespace json = boost::json;
+
+// The RabbitMQ whose behaviour this is: tools that import definitions look at it.
+constexpr std::string_view rabbitmq_version = "4.3.6";
+constexpr std::string_view close_reason = "Closed via management plugin";
+
+json::string text_of(std::string_view text) { return json::string(text.data(), text.size()); }
+
+json::array list_of(const std::vector<std::string>& texts) {
+  json::array out;
+  for (const auto& text : texts) out.push_back(text_of(text));
+  return out;
+}
+
+response json_response(const json::value& body) {
+  return {200, "application/json", json::serialize(body), {}};
+}
+response nothing() { return {204, "application/json", "", {}}; }
+response not_found(std::string_view what) { return error_response(404, what); }
+
+response response_to(const error& failure) {
+  switch (failure.code) {
+    case errc::refused: return error_response(400, failure.text);
+    case errc::unreachable: return error_response(404, failure.text);
+    case errc::overloaded: return error_response(503, failure.text);
+    case errc::corrupted: break;
+  }
+  return error_response(500, failure.text);
+}
+
+// A header has one line of ASCII.
+void add_warnings(response& to, const std::vector<std::string>& warnings) {
+  for (auto text : warnings) {
+    for (char& c : text) {
+      if (c < 0x20 || c > 0x7e || c == '"' || c == '\\') c = '?';
+    }
+    to.headers.emplace_back("Warning", "299 - \"" + text + '"');
+  }
+}
+
+response response_to(const result<directory_answer>& done) {
+  if (!done) return response_to(done.error());
+  return *done == directory_answer::created ? response{201, "application/json", "", {}} : nothing();
+}
+
+// --- what is shown ------------------------------------------------------------------------------------------
+
+json::object shown(const user& who) {
+  return {{"name", text_of(who.name)},
+          {"password_hash", text_of(who.password.text())},
+          {"hashing_algorithm", text_of(who.password.algorithm())},
+          {"tags", list_of(who.tags)},
+          {"limits", to_json(who.limits)}};
+}
+
+json::object shown(const vhost_entry& entry) {
+  const auto& v = entry.what;
+  json::object metadata{{"description", text_of(v.description)}, {"tags", list_of(v.tags)}};
+  json::object out{{"name", text_of(v.name)},
+                   {"description", text_of(v.description)},
+                   {"tags", list_of(v.tags)},
+                   {"tracing", false}};
+  if (v.default_queue_type) {
+    metadata["default_queue_type"] = text_of(*v.default_queue_type);
+    out["default_queue_type"] = text_of(*v.default_queue_type);
+  }
+  out["metadata"] = std::move(metadata);
+  return out;
+}
+
+json::object shown(const vhost_permissions& p) {
+  const auto& given = *p.resources();
+  return {{"user", text_of(p.user())},
+          {"vhost", text_of(p.vhost())},
+          {"configure", text_of(given.configure)},
+          {"write", text_of(given.write)},
+          {"read", text_of(given.read)}};
+}
+
+json::object shown(const vhost_permissions& p, std::string_view exchange, const topic_permissions& given) {
+  return {{"user", text_of(p.user())},
+          {"vhost", text_of(p.vhost())},
+          {"exchange", text_of(exchange)},
+          {"write", text_of(given.write)},
+          {"read", text_of(given.read)}};
+}
+
+// --- one call -------------------------------------------------------------------------------------------------
+
+class call {
+public:
+  call(administration& node, const user& who, const std::vector<std::string>& path, const request& asked,
+       responder answer)
+      : node_{node}, who_{who}, path_{path}, asked_{asked}, answer_{std::move(answer)} {}
+
+  void run() {
+    now_ = node_.access();
+    if (!now_) return answer_(error_response(503, "the node is starting: ask again when /healthz says ok"));
+    const auto& what = path_[1];
+    const auto size = path_.size() - 2;  // of what stands behind
+    if (!who_.may_manage()) return answer_(not_allowed("a tag of the management interface"));
+    if (what == "whoami") return read_only([&] { return whoami(); });
+    if (what == "users" && size == 2 && path_[3] == "permissions") {
+      if (path_[2] != who_.name && !may_administer()) return;
+      return read_only([&] { return permissions_of_user(path_[2]); });
+    }
+    if (what == "vhosts" && size == 2 && path_[3] == "permissions") {
+      if (!may_administer()) return;
+      return read_only([&] { return permissions_in(path_[2]); });
+    }
+    if (what == "vhosts") return vhosts(size);
+    if (!may_administer()) return;
+    if (what == "users") return users(size);
+    if (what == "permissions") return permissions(size);
+    if (what == "topic-permissions") return topics(size);
+    if (what == "vhost-limits" || what == "user-limits") return limits(what == "vhost-limits", size);
+    if (what == "definitions" && size <= 1) return all_definitions(size);
+    if (what == "connections" && size == 2) return connections();
+    answer_(not_found("nothing is here"));
+  }
+
+private:
+  // --- who may do it ---
+
+  static response not_allowed(std::string_view needed) {
+    auto out = error_response(401, "not allowed: the user has not " + std::string{needed});
+    return out;
+  }
+  bool may_administer() {
+    if (who_.may_administer()) return true;
+    answer_(not_allowed("the tag administrator"));
+    return false;
+  }
+
+  [[nodiscard]] bool is_read() const { return asked_.method == "GET" || asked_.method == "HEAD"; }
+  void wrong_method(const std::string& allowed) {
+    auto out = error_response(405, "only " + allowed + " are possible here");
+    out.headers.emplace_back("Allow", allowed);
+    answer_(std::move(out));
+  }
+  template <class Show>
+  void read_only(Show show) {
+    if (!is_read()) return wrong_method("GET, HEAD");
+    answer_(show());
+  }
+
+  // --- what is asked for ---
+
+  // Null, and answered, if it is none. Without a body, it is an empty object.
+  [[nodiscard]] std::optional<json::object> body() {
+    if (asked_.body.empty()) return json::object{};
+    boost::system::error_code failed;
+    auto parsed = json::parse(asked_.body, failed);
+    if (!failed && parsed.is_object()) return std::move(parsed.get_object());
+    answer_(error_response(400, failed ? "the body is not JSON: " + failed.message()
+                                       : std::string{"the body is not a JSON object"}));
+    return std::nullopt;
+  }
+  [[nodiscard]] static std::optional<std::string> text_in(const json::object& from, std::string_view key) {
+    const auto* value = from.if_contains(key);
+    if (value == nullptr || !value->is_string()) return std::nullopt;
+    return std::string{std::string_view{value->get_string()}};
+  }
+  [[nodiscard]] std::optional<std::string> needed(const json::object& from, std::string_view key) {
+    auto out = text_in(from, key);
+    if (!out) answer_(error_response(400, "the field '" + std::string{key} + "' is missing or no text"));
+    return out;
+  }
+  // A list of texts, or one text with commas.
+  [[nodiscard]] static std::optional<std::vector<std::string>> tags_in(const json::object& from) {
+    const auto* value = from.if_contains("tags");
+    if (value == nullptr) return std::nullopt;
+    if (value->is_string()) {
+      auto out = user_tags_of(std::string_view{value->get_string()});
+      if (out) return *out;
+      return std::nullopt;
+    }
+    std::vector<std::string> out;
+    if (const auto* list = value->if_array()) {
+      for (const auto& each : *list) {
+        if (each.is_string()) out.emplace_back(std::string_view{each.get_string()});
+      }
+    }
+    return out;
+  }
+  [[nodiscard]] bool only_if_new() const { return asked_.query == "if-new"; }
+
+  void change(directory_command command) {
+    node_.change(std::move(command),
+                 [answer = answer_](const result<directory_answer>& done) { answer(response_to(done)); });
+  }
+
+  // --- users ---
+
+  response whoami() {
+    return json_response(json::object{{"name", text_of(who_.name)}, {"tags", list_of(who_.tags)}});
+  }
+
+  void users(std::size_t size) {
+    if (size == 0) {
+      return read_only([&] {
+        json::array out;
+        for (const auto& entry : now_->exported().users) out.push_back(shown(entry.value));
+        return json_response(out);
+      });
+    }
+    if (size != 1) return answer_(not_found("nothing is here"));
+    const auto& name = path_[2];
+    if (is_read()) {
+      const auto found = now_->users().find(name);
+      return answer_(found ? json_response(shown(*found)) : not_found("there is no user '" + name + "'"));
+    }
+    if (asked_.method == "DELETE") return change(remove_user{name});
+    if (asked_.method != "PUT") return wrong_method("GET, HEAD, PUT, DELETE");
+    const auto fields = body();
+    if (fields) put_user_with(name, *fields);
+  }
+
+  void put_user_with(const std::string& name, const json::object& fields) {
+    put_user command;
+    command.name = name;
+    command.tags = tags_in(fields);
+    const bool is_known = now_->users().find(name) != nullptr;
+    if (only_if_new()) {
+      command.condition = put_user::when::if_new;
+      if (is_known) return answer_(error_response(400, "there is a user '" + name + "' already"));
+    }
+    const auto password = text_in(fields, "password"), hash = text_in(fields, "password_hash");
+    if (password && hash) {
+      return answer_(error_response(400, "give either a password or a password_hash, not both"));
+    }
+    if (hash) {
+      auto imported = password_hash::imported(text_in(fields, "hashing_algorithm").value_or(""), *hash);
+      if (!imported) return answer_(response_to(imported.error()));
+      command.password = std::move(*imported);
+      return change(std::move(command));
+    }
+    if (!password) {
+      if (!is_known && !command.tags) {
+        return answer_(error_response(400, "a new user needs a password, or a password_hash"));
+      }
+      return change(std::move(command));
+    }
+    node_.hash(secret{*password}, [&node = node_, answer = answer_,
+                                   command = std::move(command)](result<password_hash> made) mutable {
+      if (!made) return answer(response_to(made.error()));
+      command.password = std::move(*made);
+      node.change(std::move(command),
+                  [answer](const result<directory_answer>& done) { answer(response_to(done)); });
+    });
+  }
+
+  // --- permissions ---
+
+  template <class Chosen>
+  response all_permissions(Chosen chosen) const {
+    json::array out;
+    now_->users().for_each_permissions([&](const vhost_permissions& p) {
+      if (p.may_open() && chosen(p)) out.push_back(shown(p));
+    });
+    return json_response(out);
+  }
+  response permissions_of_user(const std::string& name) {
+    if (!now_->users().find(name)) return not_found("there is no user '" + name + "'");
+    return all_permissions([&](const vhost_permissions& p) { return p.user() == name; });
+  }
+  response permissions_in(const std::string& vhost) {
+    if (!now_->find_vhost(vhost)) return not_found("there is no virtual host '" + vhost + "'");
+    return all_permissions([&](const vhost_permissions& p) { return p.vhost() == vhost; });
+  }
+
+  void permissions(std::size_t size) {
+    if (size == 0) return read_only([&] { return all_permissions([](const auto&) { return true; }); });
+    if (size != 2) return answer_(not_found("nothing is here"));
+    const auto &vhost = path_[2], &name = path_[3];
+    if (is_read()) {
+      const auto found = now_->users().permissions(name, vhost);
+      return answer_(found->may_open() ? json_response(shown(*found))
+                                       : not_found("the user '" + name + "' has no permissions there"));
+    }
+    if (asked_.method == "DELETE") return change(remove_permissions{name, vhost});
+    if (asked_.method != "PUT") return wrong_method("GET, HEAD, PUT, DELETE");
+    const auto fields = body();
+    if (!fields) return;
+    const auto configure = needed(*fields, "configure");
+    if (!configure) return;
+    const auto write = needed(*fields, "write");
+    if (!write) return;
+    const auto read = needed(*fields, "read");
+    if (!read) return;
+    change(put_permissions{name, vhost, {*configure, *write, *read}});
+  }
+
+  void topics(std::size_t size) {
+    if (size != 0 && size != 2) return answer_(not_found("nothing is here"));
+    if (is_read()) {
+      json::array out;
+      now_->users().for_each_permissions([&](const vhost_permissions& p) {
+        if (size == 2 && (p.vhost() != path_[2] || p.user() != path_[3])) return;
+        p.for_each_topic([&](const std::string& exchange, const topic_permissions& given) {
+          out.push_back(shown(p, exchange, given));
+        });
+      });
+      return answer_(json_response(out));
+    }
+    if (size != 2) return wrong_method("GET, HEAD");
+    const auto &vhost = path_[2], &name = path_[3];
+    const auto fields = body();
+    if (!fields) return;
+    if (asked_.method == "DELETE") {
+      return change(remove_topic_permissions{name, vhost, text_in(*fields, "exchange")});
+    }
+    if (asked_.method != "PUT") return wrong_method("GET, HEAD, PUT, DELETE");
+    const auto exchange = needed(*fields, "exchange");
+    if (!exchange) return;
+    const auto write = needed(*fields, "write");
+    if (!write) return;
+    const auto read = needed(*fields, "read");
+    if (!read) return;
+    change(put_topic_permissions{name, vhost, *exchange, {*write, *read}});
+  }
+
+  // --- virtual hosts ---
+
+  [[nodiscard]] bool may_see(std::string_view vhost) const {
+    return who_.may_monitor() || now_->users().permissions(who_.name, vhost)->may_open();
+  }
+
+  void vhosts(std::size_t size) {
+    if (size == 0) {
+      return read_only([&] {
+        json::array out;
+        for (const auto& entry : now_->vhosts()) {
+          if (!entry->closing && may_see(entry->what.name)) out.push_back(shown(*entry));
+        }
+        return json_response(out);
+      });
+    }
+    if (size != 1) return answer_(not_found("nothing is here"));
+    const auto& name = path_[2];
+    if (is_read()) {
+      const auto found = now_->find_vhost(name);
+      return answer_(found && may_see(name) ? json_response(shown(*found))
+                                            : not_found("there is no virtual host '" + name + "'"));
+    }
+    if (!may_administer()) return;
+    if (asked_.method == "DELETE") return change(close_vhost{name});
+    if (asked_.method != "PUT") return wrong_method("GET, HEAD, PUT, DELETE");
+    const auto fields = body();
+    if (!fields) return;
+    put_vhost command;
+    command.name = name;
+    command.if_new = only_if_new();
+    command.description = text_in(*fields, "description");
+    command.tags = tags_in(*fields);
+    command.default_queue_type = text_in(*fields, "default_queue_type");
+    // Whoever makes a virtual host may use it, as in RabbitMQ.
+    const bool is_new = now_->find_vhost(name) == nullptr;
+    node_.change(std::move(command), [&node = node_, name, answer = answer_, is_new,
+                                      user = who_.name](const result<directory_answer>& done) {
+      if (!done || !is_new) return answer(response_to(done));
+      const auto outcome = *done;
+      node.change(put_permissions{user, name, {".*", ".*", ".*"}},
+                  [answer, outcome](const auto&) { answer(response_to(outcome)); });
+    });
+  }
+
+  // --- limits ---
+
+  template <class Limits>
+  static bool has_any(const Limits& limits) {
+    return limits != Limits{};
+  }
+
+  void limits(bool of_vhosts, std::size_t size) {
+    if (size <= 1 && is_read()) {
+      json::array out;
+      const auto add = [&](const char* what, std::string_view name, json::object value) {
+        if (size == 1 && name != path_[2]) return;
+        out.push_back(json::object{{what, text_of(name)}, {"value", std::move(value)}});
+      };
+      for (const auto& entry : now_->vhosts()) {
+        if (of_vhosts && has_any(entry->what.limits))
+          add("vhost", entry->what.name, to_json(entry->what.limits));
+      }
+      now_->users().for_each_user([&](const user& u) {
+        if (!of_vhosts && has_any(u.limits)) add("user", u.name, to_json(u.limits));
+      });
+      return answer_(json_response(out));
+    }
+    if (size != 2) return answer_(not_found("nothing is here"));
+    std::optional<std::int64_t> value;
+    if (asked_.method == "PUT") {
+      const auto fields = body();
+      if (!fields) return;
+      const auto* given = fields->if_contains("value");
+      if (given == nullptr || !given->is_int64()) {
+        return answer_(error_response(400, "the field 'value' is missing or no whole number"));
+      }
+      value = given->get_int64();
+    } else if (asked_.method != "DELETE") {
+      return wrong_method("PUT, DELETE");
+    }
+    if (of_vhosts) return change(put_vhost_limit{path_[2], path_[3], value});
+    change(put_user_limit{path_[2], path_[3], value});
+  }
+
+  // --- definitions ---
+
+  void all_definitions(std::size_t size) {
+    const auto vhost = size == 1 ? std::optional<std::string_view>{path_[2]} : std::nullopt;
+    if (vhost && !now_->find_vhost(*vhost)) {
+      return answer_(not_found("there is no virtual host '" + path_[2] + "'"));
+    }
+    if (is_read()) {
+      const auto all = now_->exported(vhost);
+      return answer_(json_response(to_json(all, rabbitmq_version)));
+    }
+    if (asked_.method != "POST") return wrong_method("GET, HEAD, POST");
+    auto read = definitions_of(asked_.body, vhost);
+    if (!read) return answer_(response_to(read.error()));
+    if (!read->queues.empty() || !read->exchanges.empty() || !read->bindings.empty()) {
+      read->warnings.push_back("queues, exchanges and bindings are not imported: declare them over AMQP");
+    }
+    if (!read->policies.empty()) {
+      read->warnings.push_back("policies are kept, and exported again, but have no effect in this version");
+    }
+    hash_next(node_, std::make_shared<definitions>(std::move(*read)), 0, answer_);
+  }
+
+  // One password after the other, then all of it.
+  static void hash_next(administration& node, const std::shared_ptr<definitions>& all, std::size_t from,
+                        const responder& answer) {
+    for (auto i = from; i < all->users.size(); ++i) {
+      if (!all->users[i].password) continue;
+      auto password = std::move(*std::exchange(all->users[i].password, std::nullopt));
+      node.hash(std::move(password), [&node, all, i, answer](result<password_hash> made) {
+        if (!made) return answer(response_to(made.error()));
+        all->users[i].value.password = std::move(*made);
+        hash_next(node, all, i + 1, answer);
+      });
+      return;
+    }
+    node.change(import_definitions{all}, [all, answer](const result<directory_answer>& done) {
+      if (!done) return answer(response_to(done));
+      auto out = nothing();
+      add_warnings(out, all->warnings);
+      answer(std::move(out));
+    });
+  }
+
+  // --- connections ---
+
+  void connections() {
+    if (asked_.method != "DELETE") return wrong_method("DELETE");
+    const auto reason = asked_.reason.empty() ? std::string{close_reason} : asked_.reason;
+    const auto &what = path_[2], &name = path_[3];
+    if (what == "vhost") {
+      if (!now_->find_vhost(name)) return answer_(not_found("there is no virtual host '" + name + "'"));
+      node_.close_connections(name, std::nullopt, reason);
+    } else if (what == "username") {
+      node_.close_connections(std::nullopt, name, reason);
+    } else {
+      return answer_(not_found("nothing is here"));
+    }
+    answer_(nothing());
+  }
+
+  administration& node_;
+  const user& who_;
+  const std::vector<std::string>& path_;
+  const request& asked_;
+  const responder answer_;
+  std::shared_ptr<const directory> now_;
+};
+
+}  // namespace
+
+bool is_administration(const std::vector<std::string>& path) {
+  static constexpr std::array names{
+      "whoami",       "users",       "vhosts",      "permissions", "topic-permissions",
+      "vhost-limits", "user-limits", "definitions", "connections"};
+  return path.size() >= 2 && path[0] == "api" &&
+         std::any_of(names.begin(), names.end(), [&](std::string_view name) { return path[1] == name; });
+}
+
+void administrate(administration& node, const user& who, const std::vector<std::string>& path,
+                  const request& asked, responder answer) {
+  call{node, who, path, asked, std::move(answer)}.run();
+}
+
+}  // namespace posthorn::http
