@@ -16,7 +16,7 @@
 // Threads   a copy may be read by any number of threads.
 #pragma once
 
-#include "access/accounts.hpp"
+#include "access/user_accounts.hpp"
 #include "access/definitions.hpp"
 #include "access/policy.hpp"
 #include "mailbox/persistent_map.hpp"
@@ -133,7 +133,7 @@ public:
   // Puts back what the store held. Refuses what is no record; then this value is not to be used.
   result<void> restore(std::string_view name, std::string_view text);
 
-  [[nodiscard]] const accounts& users() const noexcept { return users_; }
+  [[nodiscard]] const user_accounts& users() const noexcept { return users_; }
   // Null when there is none. One that is being deleted is there.
   [[nodiscard]] vhost_entry_ptr find_vhost(std::string_view name) const;
   [[nodiscard]] std::size_t vhost_count() const noexcept { return vhosts_.size(); }
@@ -169,7 +169,7 @@ private:
   [[nodiscard]] result<vhost_entry_ptr> open_vhost(std::string_view name) const;
   void export_user(std::string_view name, definitions& out) const;
 
-  accounts users_;
+  user_accounts users_;
   persistent_map<vhost_entry_ptr> vhosts_;
   boost::json::array global_parameters_;
   std::uint64_t version_ = 1;

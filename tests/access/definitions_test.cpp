@@ -1,6 +1,6 @@
 #include "access/definitions.hpp"
 
-#include "access/erlang_term.hpp"
+#include "access/json_term.hpp"
 #include "tests/mailbox/printed_result.hpp"
 
 #include <boost/json/parse.hpp>

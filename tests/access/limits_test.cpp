@@ -1,7 +1,7 @@
 // The texts are those of RabbitMQ 4.3.6. Numbers in brackets are those of docs/amqp.md.
 #include "access/limits.hpp"
 
-#include "access/erlang_term.hpp"
+#include "access/json_term.hpp"
 #include "tests/mailbox/printed_result.hpp"
 
 #include <boost/json/parse.hpp>

@@ -1,6 +1,6 @@
 #include "access/user.hpp"
 
-#include "access/accounts.hpp"
+#include "access/user_accounts.hpp"
 #include "tests/mailbox/printed_result.hpp"
 
 #include <catch2/catch_test_macros.hpp>
@@ -21,8 +21,8 @@ user named(std::string name, std::vector<std::string> tags = {}) {
   return out;
 }
 
-accounts some() {
-  accounts out;
+user_accounts some() {
+  user_accounts out;
   REQUIRE(out.set(named("alice")).has_value());
   REQUIRE(out.set(named("bob")).has_value());
   REQUIRE(out.set_permissions("alice", "/", {".*", ".*", ".*"}).has_value());
@@ -70,7 +70,7 @@ TEST_CASE("tags are read as a list, and as one text", "[access]") {
 }
 
 TEST_CASE("a user without a name is refused", "[access]") {
-  accounts all;
+  user_accounts all;
   CHECK(all.set(named("")).error().text == "a user must have a name");
   CHECK(all.size() == 0);
 }

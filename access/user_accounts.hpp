@@ -27,7 +27,7 @@ namespace posthorn {
 
 using vhost_permissions_ptr = std::shared_ptr<const vhost_permissions>;
 
-class accounts {
+class user_accounts {
 public:
   // Adds it, or replaces it and keeps its permissions. Refuses one without a name.
   result<void> set(user value);

@@ -1,10 +1,10 @@
-#include "access/accounts.hpp"
+#include "access/user_accounts.hpp"
 
 #include <vector>
 
 namespace posthorn {
 
-result<void> accounts::set(user value) {
+result<void> user_accounts::set(user value) {
   if (value.name.empty()) return refused("a user must have a name");
   account next{nullptr, std::make_shared<const by_vhost>()};
   if (const auto* present = accounts_.find(value.name)) next.vhosts = present->vhosts;
@@ -15,7 +15,7 @@ result<void> accounts::set(user value) {
   return {};
 }
 
-bool accounts::erase(std::string_view name) {
+bool user_accounts::erase(std::string_view name) {
   if (!accounts_.erase(name)) return false;
   ++version_;
   return true;
@@ -23,7 +23,7 @@ bool accounts::erase(std::string_view name) {
 
 // Calls change with a copy of the user's permissions in the virtual host, and keeps the copy if it says so.
 template <class Change>
-bool accounts::change(std::string_view user, std::string_view vhost, Change change) {
+bool user_accounts::change(std::string_view user, std::string_view vhost, Change change) {
   const auto* present = accounts_.find(user);
   if (present == nullptr) return false;
   const auto found = present->vhosts->find(vhost);
@@ -47,7 +47,7 @@ error no_user(std::string_view name) { return refused("User " + std::string{name
 
 }  // namespace
 
-result<void> accounts::set_permissions(std::string_view user, std::string_view vhost,
+result<void> user_accounts::set_permissions(std::string_view user, std::string_view vhost,
                                        resource_permissions given) {
   if (accounts_.find(user) == nullptr) return no_user(user);
   result<void> done;
@@ -58,7 +58,7 @@ result<void> accounts::set_permissions(std::string_view user, std::string_view v
   return done;
 }
 
-result<void> accounts::set_topic_permissions(std::string_view user, std::string_view vhost,
+result<void> user_accounts::set_topic_permissions(std::string_view user, std::string_view vhost,
                                              std::string_view exchange, topic_permissions given) {
   if (accounts_.find(user) == nullptr) return no_user(user);
   result<void> done;
@@ -69,7 +69,7 @@ result<void> accounts::set_topic_permissions(std::string_view user, std::string_
   return done;
 }
 
-bool accounts::clear_permissions(std::string_view user, std::string_view vhost) {
+bool user_accounts::clear_permissions(std::string_view user, std::string_view vhost) {
   return change(user, vhost, [](vhost_permissions& permissions) {
     if (!permissions.may_open()) return false;
     permissions.clear();
@@ -77,13 +77,13 @@ bool accounts::clear_permissions(std::string_view user, std::string_view vhost) 
   });
 }
 
-bool accounts::clear_topic_permissions(std::string_view user, std::string_view vhost,
+bool user_accounts::clear_topic_permissions(std::string_view user, std::string_view vhost,
                                        std::string_view exchange) {
   return change(user, vhost,
                 [&](vhost_permissions& permissions) { return permissions.clear_topic(exchange); });
 }
 
-bool accounts::clear_topic_permissions(std::string_view user, std::string_view vhost) {
+bool user_accounts::clear_topic_permissions(std::string_view user, std::string_view vhost) {
   return change(user, vhost, [](vhost_permissions& permissions) {
     bool some = false;
     permissions.for_each_topic([&](const auto&, const auto&) { some = true; });
@@ -92,7 +92,7 @@ bool accounts::clear_topic_permissions(std::string_view user, std::string_view v
   });
 }
 
-void accounts::erase_vhost(std::string_view vhost) {
+void user_accounts::erase_vhost(std::string_view vhost) {
   std::vector<std::string> concerned;
   accounts_.for_each([&](const std::string& name, const account& a) {
     if (a.vhosts->contains(vhost)) concerned.push_back(name);
@@ -106,12 +106,12 @@ void accounts::erase_vhost(std::string_view vhost) {
   }
 }
 
-std::shared_ptr<const user> accounts::find(std::string_view name) const {
+std::shared_ptr<const user> user_accounts::find(std::string_view name) const {
   const auto* present = accounts_.find(name);
   return present == nullptr ? nullptr : present->who;
 }
 
-vhost_permissions_ptr accounts::permissions(std::string_view user, std::string_view vhost) const {
+vhost_permissions_ptr user_accounts::permissions(std::string_view user, std::string_view vhost) const {
   if (const auto* present = accounts_.find(user)) {
     if (const auto found = present->vhosts->find(vhost); found != present->vhosts->end())
       return found->second;
@@ -119,7 +119,7 @@ vhost_permissions_ptr accounts::permissions(std::string_view user, std::string_v
   return std::make_shared<const vhost_permissions>(std::string{user}, std::string{vhost});
 }
 
-password_check accounts::check(std::string_view user, secret password, password_cost cost) const {
+password_check user_accounts::check(std::string_view user, secret password, password_cost cost) const {
   const auto found = find(user);
   return {found ? std::optional{found->password} : std::nullopt, std::move(password), cost};
 }
