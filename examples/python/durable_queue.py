@@ -21,7 +21,7 @@ def main():
     for number in range(10):
         # Returns when the node has the message on disk.
         channel.basic_publish("", "orders", f"order {number}".encode(),
-                              pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent), mandatory=True)
+                              pika.BasicProperties(delivery_mode=pika.spec.PERSISTENT_DELIVERY_MODE), mandatory=True)
     print("10 orders are safe")
 
     channel.basic_qos(prefetch_count=5)

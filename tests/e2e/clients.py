@@ -1,7 +1,9 @@
 """Clients that we did not write, unchanged: amqp-tools and pika."""
 import functools
 import os
+import pathlib
 import subprocess
+import sys
 
 import pika
 
@@ -87,6 +89,14 @@ def test_pika_durable_confirmed_acknowledged(t):
         equal(channel.cancel(), 0, "messages that cancel() found waiting")
         equal(channel.queue_declare(queue, passive=True).method.message_count, 0)
         channel.queue_delete(queue)
+
+
+def test_the_example_in_python(t):
+    program = pathlib.Path(__file__).parents[2] / "examples" / "python" / "durable_queue.py"
+    done = subprocess.run([sys.executable, program, f"amqp://guest:guest@127.0.0.1:{t.shared_node().port}/"],
+                          capture_output=True, text=True, timeout=30, check=False)
+    equal((done.returncode, done.stdout.splitlines()),
+          (0, ["10 orders are safe", *(f"handled order {n}" for n in range(10))]), done.stderr)
 
 
 def test_pika_unroutable_and_nack(t):
