@@ -269,8 +269,9 @@ private:
     }
   }
 
-  // A mailbox has one batch under way at a time.
+  // A mailbox has one batch under way at a time. In a simulation, nothing may depend on the time that really passes.
   void note_sharing(std::chrono::steady_clock::time_point now) {
+    if (node_.simulated != nullptr) return;
     if (writing_.size() + batches_.size() + topologies_.size() > 1) shared_at_ = now;
     const bool shared = now - shared_at_ < sharing_is_over;
     if (node_.journal_shared.load(std::memory_order_relaxed) != shared) node_.journal_shared = shared;

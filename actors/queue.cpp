@@ -30,9 +30,9 @@ const child_spec queue_rules{.name = "",
                              .handler_limit = std::chrono::seconds{1},
                              .budget = restart_intensity{1000, std::chrono::seconds{10}}};
 
-// How long a batch that found no room waits before it is sent again: there will be none a moment later either.
 // What one batch holds when others write, too: about a millisecond of a commit.
 constexpr batch_limits beside_others{1024, std::size_t{256} << 10};
+// How long a batch that found no room waits before it is sent again: there will be none a moment later either.
 constexpr auto retry_delay = std::chrono::milliseconds{200};
 constexpr std::uint64_t retry_tick = 1, expiry_tick = 2, idle_tick = 3;
 
