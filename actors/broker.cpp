@@ -264,8 +264,7 @@ void broker::abandon() {
     house->each_awake([&](const std::string& name, const queue_port&) { names.push_back(name); });
     for (const auto& name : names) ports.push_back(house->find(name));
   }
-  const auto all_vhosts = vhosts_.load();
-  for (const auto& [name, vhost] : *all_vhosts) {
+  for (const auto& vhost : vhosts()) {
     vhost->snapshot()->for_each_queue([&](const queue_ptr& queue) {
       if (queue->port && !queue->of_actor) ports.push_back(port_of(*queue).shared_from_this());
     });
