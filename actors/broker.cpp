@@ -62,7 +62,12 @@ node_counters::node_counters(caf::actor_system& system) {
   confirmed = counter("messages-confirmed", "Publishes answered with a confirm.");
   dead_lettered =
       counter("messages-dead-lettered", "Messages that a queue gave up to its dead-letter exchange.");
+  consumer_timeouts =
+      counter("consumer-timeouts", "Times that a consumer left deliveries unanswered for too long.");
+  dead_letter_retries = counter("dead-letter-retries",
+                                "Times that a dead letter found no way, and was kept to be tried again.");
   unroutable = counter("messages-unroutable", "Publishes that reached no queue.");
+  deduplicated = counter("messages-deduplicated", "Publishes that an exchange had seen before.");
   connections_opened = counter("connections-opened", "Connections accepted.");
   connections_closed = counter("connections-closed", "Connections that ended.");
   commits = counter("store-commits", "Transactions of the store.");
@@ -160,6 +165,8 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
   auto& node = made->runtime_->context;
   node.faults = s.faults;
   node.limits.resident_max = s.memory_messages_max;
+  node.limits.consumer_timeout = s.consumer_timeout;
+  node.limits.dead_letter_retry = s.dead_letter_retry;
   node.disk_free_min = s.disk_free_min;
   if (node.disk_free_min == 0) {
     node.disk_free_min = std::min(disk_free_default, made->store_->space(false).disk_size / 20);
@@ -203,7 +210,7 @@ result<std::unique_ptr<broker>> broker::start(broker_settings settings) {
   std::vector<child_definition> vhosts;
   vhost_map ports;
   for (auto& [name, content] : recovered->vhosts) {
-    auto vhost = make_vhost(node, name, std::move(content), recovered->mailboxes);
+    auto vhost = make_vhost(node, name, std::move(content), recovered->mailboxes, recovered->keepers);
     ports.emplace(name, std::move(vhost.port));
     vhosts.push_back(vhost_child(name, std::move(vhost.tree)));
   }
@@ -267,6 +274,9 @@ void broker::abandon() {
   for (const auto& vhost : vhosts()) {
     vhost->snapshot()->for_each_queue([&](const queue_ptr& queue) {
       if (queue->port && !queue->of_actor) ports.push_back(port_of(*queue).shared_from_this());
+    });
+    vhost->snapshot()->for_each_exchange([&](const exchange_state& exchange) {
+      if (exchange.keeper) ports.push_back(port_of(*exchange.keeper).shared_from_this());
     });
   }
   for (const auto& port : ports) port->abandon();
@@ -357,7 +367,7 @@ void broker::on_eviction(std::function<void(const eviction&)> listener) {
 
 // In the directory's actor, as the next one.
 void broker::start_vhost(const std::string& name) {
-  auto made = make_vhost(runtime_->context, name, {}, {});
+  auto made = make_vhost(runtime_->context, name, {}, {}, {});
   auto all = *vhosts_.load();
   all.insert_or_assign(name, std::move(made.port));
   vhosts_ = std::make_shared<const vhost_map>(std::move(all));
@@ -454,12 +464,24 @@ std::string broker::metrics() const {
     out += std::string{"# HELP "} + name + " " + help + "\n# TYPE " + name + " " + type + "\n" + name + " " +
            std::to_string(value) + "\n";
   };
+  std::uint64_t delayed = 0, dead_waiting = 0;
   std::uint64_t queues = 0, ready = 0, held = 0, consumers = 0, resident = 0, exchanges = 0, bindings = 0;
+  std::uint64_t in_exchanges = 0;
   const auto add = [&](const queue_port& port) {
     ready += port.ready.load(std::memory_order_relaxed);
     held += port.held.load(std::memory_order_relaxed);
+    delayed += port.delayed.load(std::memory_order_relaxed);
+    dead_waiting += port.dead_waiting.load(std::memory_order_relaxed);
     consumers += port.consumers.load(std::memory_order_relaxed);
     resident += port.resident.load(std::memory_order_relaxed);
+  };
+  std::uint64_t streams = 0, stream_segments = 0, stream_bytes = 0, stream_readers = 0, lag_max = 0;
+  const auto add_stream = [&](const queue_port& port) {
+    ++streams;
+    stream_segments += port.stream->segments.load(std::memory_order_relaxed);
+    stream_bytes += port.ready_size.load(std::memory_order_relaxed);
+    stream_readers += port.consumers.load(std::memory_order_relaxed);
+    lag_max = std::max(lag_max, port.stream->lag_max.load(std::memory_order_relaxed));
   };
   const auto all_vhosts = vhosts_.load();
   for (const auto& [name, vhost] : *all_vhosts) {
@@ -467,9 +489,15 @@ std::string broker::metrics() const {
     queues += snapshot->queue_count();
     exchanges += snapshot->exchange_count();
     bindings += snapshot->binding_count();
+    snapshot->for_each_exchange([&](const exchange_state& exchange) {
+      if (!exchange.delays || !exchange.keeper) return;
+      in_exchanges += port_of(*exchange.keeper).ready.load(std::memory_order_relaxed);
+    });
     snapshot->for_each_queue([&](const queue_ptr& queue) {
       if (queue->of_actor) --queues;
-      if (!queue->of_actor && queue->port) add(port_of(*queue));
+      if (queue->of_actor || !queue->port) return;
+      add(port_of(*queue));
+      if (port_of(*queue).stream) add_stream(port_of(*queue));
     });
   }
   std::uint64_t awake = 0;
@@ -482,9 +510,19 @@ std::string broker::metrics() const {
   line("posthorn_durable_actors_awake", "gauge", "Durable actors that are in memory.", awake);
   line("posthorn_exchanges", "gauge", "Exchanges.", exchanges);
   line("posthorn_bindings", "gauge", "Bindings.", bindings);
+  line("posthorn_exchange_messages_delayed", "gauge", "Messages that wait in exchanges for their time.",
+       in_exchanges);
   line("posthorn_consumers", "gauge", "Consumers.", consumers);
   line("posthorn_messages_ready", "gauge", "Messages that wait for a consumer.", ready);
   line("posthorn_messages_unacknowledged", "gauge", "Messages that consumers hold.", held);
+  line("posthorn_messages_delayed", "gauge", "Messages that came back and wait for their next try.", delayed);
+  line("posthorn_dead_letters_waiting", "gauge", "Dead letters that wait for a way.", dead_waiting);
+  line("posthorn_streams", "gauge", "Queues of the type stream.", streams);
+  line("posthorn_stream_segments", "gauge", "Segments of all streams.", stream_segments);
+  line("posthorn_stream_bytes", "gauge", "Bytes of messages that can be read in streams.", stream_bytes);
+  line("posthorn_stream_readers", "gauge", "Consumers of streams.", stream_readers);
+  line("posthorn_stream_reader_lag_max", "gauge",
+       "Messages that the reader has to go who is farthest behind the end of its stream.", lag_max);
   line("posthorn_messages_resident_bytes", "gauge", "Memory that messages take.", resident);
   const auto s = store_->space(false);
   line("posthorn_store_file_bytes", "gauge", "Size of the store's file.", s.file_size);

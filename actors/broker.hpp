@@ -6,8 +6,8 @@
 #pragma once
 
 #include "access/password.hpp"
-#include "actors/directory.hpp"
 #include "actors/alarms.hpp"
+#include "actors/directory.hpp"
 #include "actors/node_context.hpp"
 #include "actors/vhost.hpp"
 
@@ -30,15 +30,18 @@ class supervisor;
 
 // What a node is started with; the defaults are those of a node of its own on its machine.
 struct broker_settings {
-  std::string node_name = "posthorn";      // as operators see it
-  std::filesystem::path data_directory{};  // made if it is not there; of one node at a time
-  std::uint64_t map_size = 0;              // bytes; 0: as much as the file system has
-  std::uint64_t disk_free_min = 0;         // bytes; 0: the smaller of 50 MB and 5 % of the file system
+  std::string node_name = "posthorn";             // as operators see it
+  std::filesystem::path data_directory{};         // made if it is not there; of one node at a time
+  std::uint64_t map_size = 0;                     // bytes; 0: as much as the file system has
+  std::uint64_t disk_free_min = 0;                // bytes; 0: the smaller of 50 MB and 5 % of the file system
+  std::chrono::milliseconds consumer_timeout{0};  // of quorum queues that say nothing else; 0: none [54]
+  std::chrono::milliseconds dead_letter_retry{5000};             // of dead letters that found no way [64]
   std::uint64_t memory_messages_max = std::uint64_t{128} << 20;  // bytes that messages may take of memory
-  std::uint64_t memory_high_watermark = 0;  // bytes of the process's own beyond which publishers wait; 0: never
-  unsigned threads = 0;  // that run actors; 0: as many as there are cores
+  std::uint64_t memory_high_watermark =
+      0;                      // bytes of the process's own beyond which publishers wait; 0: never
+  unsigned threads = 0;       // that run actors; 0: as many as there are cores
   password_cost passwords{};  // of those that are hashed from now on
-  fault_plan faults{};   // for tests: where the node fails on purpose
+  fault_plan faults{};        // for tests: where the node fails on purpose
   // Called on any thread; none: nothing is told.
   std::function<void(node_context::severity, const std::string&)> log{};
   // Of a test's node (posthorn/testing.hpp): it runs on the test's thread, in virtual time. Outlives the broker.
@@ -118,7 +121,9 @@ public:
   // Whether publishers have to wait, and why.
   [[nodiscard]] resource_alarms& alarms() noexcept { return alarms_; }
   // Bytes that the process may take before they have to; 0: any number.
-  [[nodiscard]] std::uint64_t memory_high_watermark() const noexcept { return settings_.memory_high_watermark; }
+  [[nodiscard]] std::uint64_t memory_high_watermark() const noexcept {
+    return settings_.memory_high_watermark;
+  }
 
   // How many messages the store held when the node started.
   [[nodiscard]] std::uint64_t message_count_at_start() const noexcept { return messages_at_start_; }

@@ -37,7 +37,8 @@ std::size_t work_of(const write_batch& b) {
   for (const auto& t : with.transfers) work += commit_share::batch_work + t.message->bytes().size();
   for (const auto& s : with.states) work += commit_share::batch_work + s.now.state.size();
   for (const auto& e : with.events) work += commit_share::batch_work + e.bytes.size();
-  return work + commit_share::batch_work * (with.timers.size() + with.prune_events.size() + with.uses.size());
+  return work + commit_share::batch_work *
+                    (with.timers.size() + with.prune_events.size() + with.uses.size() + with.seen.size());
 }
 
 // visit(mailbox, sequence, envelope) for each message that a batch writes, always in the same order.

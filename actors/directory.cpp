@@ -96,7 +96,9 @@ private:
     step s = std::move(*step_);
     step_.reset();
     const auto before = port_->snapshot();
+    std::shared_ptr<void> until_applied;
     if (!s.touched.empty()) {
+      until_applied = applying();
       s.next.count_version();
       const auto after = std::make_shared<const directory>(std::move(s.next));
       // A virtual host works before anyone can find it, and nobody finds one that is being deleted.
@@ -106,7 +108,7 @@ private:
         if (had && !has && port_->follow.stop_vhost) port_->follow.stop_vhost(name);
       });
       port_->publish(after);
-      follow(s.touched, *before, *after);
+      follow(s.touched, *before, *after, until_applied);
     }
     for (auto& a : s.requests) {
       if (a.is_deletion) {
@@ -120,10 +122,29 @@ private:
         deletions_.erase(found);
         if (answer) answer(directory_answer::removed);
       } else if (a.request.answer) {
-        a.request.answer(a.outcome);
+        if (until_applied) {
+          answers_[last_step_].push_back(std::move(a));
+        } else {
+          a.request.answer(a.outcome);
+        }
       }
     }
     go_on();
+  }
+
+  // As long as somebody has it, what this step lays down is not applied everywhere, and its answers wait.
+  std::shared_ptr<void> applying() {
+    return {port_, [weak = port_->weak_from_this(), step = ++last_step_](void*) {
+              if (const auto port = weak.lock()) port->post(policies_applied{step});
+            }};
+  }
+
+  void handle(policies_applied& message) {
+    const auto found = answers_.find(message.step);
+    if (found == answers_.end()) return;
+    const auto answers = std::move(found->second);
+    answers_.erase(found);
+    for (const auto& a : answers) a.request.answer(a.outcome);
   }
 
   template <class Visit>
@@ -133,7 +154,8 @@ private:
     }
   }
 
-  void follow(const directory::touched& touched, const directory& before, const directory& after) {
+  void follow(const directory::touched& touched, const directory& before, const directory& after,
+              const std::shared_ptr<void>& until_applied) {
     for (const auto& record : touched) {
       const auto name = record.substr(1);
       if (record.front() == 'u' && before.users().find(name) && !after.users().find(name) &&
@@ -144,7 +166,7 @@ private:
       const auto has = after.find_vhost(name);
       if (has && has->closing && port_->follow.leave_vhost) port_->follow.leave_vhost(name);
       if (!has || has->closing || !port_->follow.find_vhost) continue;
-      if (const auto vhost = port_->follow.find_vhost(name)) vhost->post(apply_policies{});
+      if (const auto vhost = port_->follow.find_vhost(name)) vhost->post(apply_policies{until_applied});
     }
   }
 
@@ -202,8 +224,10 @@ private:
 
   std::deque<directory_request> waiting_;
   std::optional<step> step_;
-  std::map<std::string, answer_function> deletions_;  // of virtual hosts, and who waits for them
-  bool going_on_ = false;                             // a tick will begin the next step
+  std::map<std::string, answer_function> deletions_;     // of virtual hosts, and who waits for them
+  std::map<std::uint64_t, std::vector<asked>> answers_;  // by their step: they wait until it is applied
+  std::uint64_t last_step_ = 0;
+  bool going_on_ = false;  // a tick will begin the next step
   bool begun_ = false;
 };
 

@@ -2,10 +2,12 @@
 //
 // Owns      the value. It stands in the port, where the successor of a killed actor finds it (actors/worker.hpp).
 // Started   by the node's supervisor, after the committer and before the virtual hosts, with what the store held.
-// Receives  directory_request  from whoever administrates -> its function, when the change is durable and every later
-//                                                            look at the snapshot sees it
+// Receives  directory_request  from whoever administrates -> its function, when the change is durable, every later look
+//                                                            at the snapshot sees it, and policies are applied: what a
+//                                                            client sends from then on meets them
 //           directory_written  from the committer
 //           vhost_emptied      from the actor of a virtual host that is being deleted
+//           policies_applied   from actors of virtual hosts, when they are done with apply_policies
 // Sends     write_access       to the committer, one at a time: what arrives meanwhile is the next one
 //           empty_vhost, apply_policies to actors of virtual hosts
 // Stops     when its supervisor does.
@@ -40,7 +42,11 @@ struct directory_written {
 struct vhost_emptied {
   std::string vhost;
 };
-using directory_message = std::variant<directory_request, directory_written, vhost_emptied>;
+// What is laid down since this step applies to all that is in the virtual hosts, as far as it concerns them.
+struct policies_applied {
+  std::uint64_t step = 0;
+};
+using directory_message = std::variant<directory_request, directory_written, vhost_emptied, policies_applied>;
 
 // How the directory is reached. The snapshot may be read at any time, from any thread, without waiting; it shows all that
 // was ever answered.

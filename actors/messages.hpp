@@ -6,6 +6,7 @@
 
 #include "mailbox/ids.hpp"
 #include "mailbox/mailbox.hpp"
+#include "mailbox/stream_arguments.hpp"
 #include "mailbox/topology.hpp"
 #include "persist/access_table.hpp"
 #include "persist/tree_events.hpp"
@@ -101,6 +102,7 @@ struct consume {
   request_token token = 0;
   consumer_spec consumer;
   bool exclusive = false;
+  std::shared_ptr<const stream_reading> reading{};  // what only a stream looks at; null: the next messages
 };
 struct cancel_consumer {
   connection_actor from;
@@ -119,7 +121,7 @@ enum class outcome : std::uint8_t {
   rejected,   // for good, as a failed delivery
   returned,   // back to where it stood, as a failed delivery
   discarded,  // for good
-  released,   // back to where it stood; only a quorum queue makes a difference between this and `returned` [47]
+  released,  // back to where it stood; only a quorum queue makes a difference between this and `returned` [47]
 };
 [[nodiscard]] constexpr bool comes_back(outcome how) noexcept {
   return how == outcome::returned || how == outcome::released;
@@ -177,6 +179,11 @@ struct arrived {
 };
 // The rules in its port are others.
 struct change_rules {};
+// An operator's, to an exchange that keeps messages: header exchange_keeper.hpp.
+struct keeper_order;
+struct ask_keeper {
+  std::shared_ptr<keeper_order> order;
+};
 struct journal_written {};
 // This part of the batch was not written and will not be; the rest was.
 struct journal_unwritten {
@@ -186,7 +193,7 @@ struct journal_unwritten {
 using queue_message =
     std::variant<publish_batch, answer_held, journal_written, journal_unwritten, consume, cancel_consumer,
                  fetch_message, release_holders, purge_queue, await_erased, inspect_queue, delete_queue,
-                 finish_queue, queue_removed_now, queue_not_removed, arrived, change_rules>;
+                 finish_queue, queue_removed_now, queue_not_removed, arrived, change_rules, ask_keeper>;
 
 // --- to a connection --------------------------------------------------------------------------------------------
 
@@ -215,8 +222,11 @@ struct reply {
   request_token token = 0;
   std::variant<done, refusal, queue_declared, queue_counts, messages_removed, fetched> what;
 };
+// Its queue is gone, or it `took_too_long`: then it goes on being a consumer, which gets nothing until it has answered
+// what it was told [54].
 struct consumer_cancelled {
   consumer_id consumer{};
+  bool took_too_long = false;
 };
 struct close_connection {
   std::string reason;
@@ -247,6 +257,13 @@ struct release_owner {
 struct topology_written {
   std::optional<error> failed;
 };
+// Of a file of definitions: exchanges, queues and bindings, in this order. What is there already stays as it is.
+struct import_topology {
+  std::vector<decltype(topology_request::command)> commands;
+  // In the vhost's actor, when all is durable: what was refused, a sentence for each. An error: not all could be made
+  // durable.
+  std::function<void(result<std::vector<std::string>>)> when_done;
+};
 
 // Messages that passed exchanges with a recent history: mailbox/recent_history.hpp.
 struct remember {
@@ -261,11 +278,14 @@ struct remember {
 struct empty_vhost {
   std::function<void()> when_empty;
 };
-// Policies of it have changed: the directory's snapshot has them.
-struct apply_policies {};
+// Policies of it have changed: the directory's snapshot has them. Whoever waits for them to be applied hears of it when
+// nobody has this any more.
+struct apply_policies {
+  std::shared_ptr<void> until_applied{};
+};
 
 using vhost_message = std::variant<topology_request, queue_removal, release_owner, topology_written, remember,
-                                   empty_vhost, apply_policies>;
+                                   empty_vhost, apply_policies, import_topology>;
 
 // --- to the committer -------------------------------------------------------------------------------------------
 

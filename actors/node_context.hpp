@@ -60,7 +60,10 @@ struct node_counters {
   caf::telemetry::int_counter* acknowledged;
   caf::telemetry::int_counter* confirmed;      // publishes answered
   caf::telemetry::int_counter* dead_lettered;  // messages that a queue gave up
-  caf::telemetry::int_counter* unroutable;     // publishes that reached no queue
+  caf::telemetry::int_counter* consumer_timeouts;
+  caf::telemetry::int_counter* dead_letter_retries;  // found no way, and were kept to be tried again
+  caf::telemetry::int_counter* unroutable;           // publishes that reached no queue
+  caf::telemetry::int_counter* deduplicated;         // publishes that an exchange had seen before
   caf::telemetry::int_counter* connections_opened;
   caf::telemetry::int_counter* connections_closed;
   caf::telemetry::int_counter* commits;

@@ -1,6 +1,7 @@
 #include "actors/outgoing.hpp"
 
 #include "actors/vhost.hpp"
+#include "mailbox/delayed.hpp"
 #include "mailbox/topology.hpp"
 
 #include <iterator>
@@ -9,7 +10,9 @@
 namespace posthorn {
 
 bool outgoing::add(queue_port& to, const envelope_ptr& message, std::int64_t now) {
-  const bool to_be_stored = to.durable && message->persistent();
+  // A stream stores everything, with the time at which it came.
+  // What waits in an exchange is stored, too, with the time at which it is due.
+  const bool to_be_stored = to.durable && (message->persistent() || to.stream || to.delays);
   std::optional<sequence> at;
   if (to_be_stored) {
     at = to.reserve();
@@ -22,7 +25,9 @@ bool outgoing::add(queue_port& to, const envelope_ptr& message, std::int64_t now
     last.messages.unstored.push_back({message, {}, 0});
     return true;
   }
-  const auto expires_at = expiry_of(&to.rules, *message, now);
+  const auto expires_at = to.stream   ? now
+                          : to.delays ? due_time_of(*message, now)
+                                      : expiry_of(to.rules().get(), *message, now);
   writes.transfers.push_back({to.id, *at, message, expires_at});
   last.messages.stored.push_back({*at, message, expires_at});
   return true;
@@ -39,6 +44,7 @@ void outgoing::append(outgoing&& later) {
   move_all(writes.events, later.writes.events);
   move_all(writes.prune_events, later.writes.prune_events);
   move_all(writes.uses, later.writes.uses);
+  move_all(writes.seen, later.writes.seen);
   move_all(parcels, later.parcels);
   move_all(passed, later.passed);
   if (histories.expired()) histories = std::move(later.histories);
@@ -63,6 +69,7 @@ std::vector<queue_ptr> route_of(const topology& where, const envelope& message, 
   if (const auto* exchange = where.find_exchange(message.exchange())) {
     auto through = with;
     through.by_key_alone = message.by_key_alone();
+    through.is_first = true;
     where.route(*exchange, message.routing_key(), message.properties(), out, through);
     std::erase_if(out, [](const queue_ptr& queue) { return queue->port == nullptr; });
   }

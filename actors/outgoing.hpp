@@ -30,7 +30,7 @@ struct outgoing {
 
   [[nodiscard]] bool empty() const noexcept {
     return parcels.empty() && passed.empty() && writes.states.empty() && writes.timers.empty() &&
-           writes.events.empty() && writes.prune_events.empty() && writes.uses.empty();
+           writes.events.empty() && writes.prune_events.empty() && writes.uses.empty() && writes.seen.empty();
   }
   // False: the mailbox is closed. `now` in milliseconds since 1970.
   [[nodiscard]] bool add(queue_port& to, const envelope_ptr& message, std::int64_t now);

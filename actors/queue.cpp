@@ -1,9 +1,13 @@
 #include "actors/queue.hpp"
 
 #include "actors/actor_house.hpp"
+#include "actors/directory.hpp"
 #include "actors/inhabitant.hpp"
 #include "actors/outgoing.hpp"
+#include "actors/queue_peers.hpp"
+#include "actors/removed_queue.hpp"
 #include "actors/simulation.hpp"
+#include "actors/stream.hpp"
 #include "actors/supervisor.hpp"
 #include "actors/turns.hpp"
 #include "actors/vhost.hpp"
@@ -13,7 +17,6 @@
 #include <algorithm>
 #include <random>
 #include <stdexcept>
-#include <unordered_map>
 
 namespace posthorn {
 
@@ -36,56 +39,16 @@ constexpr batch_limits beside_others{1024, std::size_t{256} << 10};
 constexpr auto retry_delay = std::chrono::milliseconds{200};
 constexpr std::uint64_t retry_tick = 1, expiry_tick = 2, idle_tick = 3;
 
-// Answers for a queue that is not there any more. A target that goes while a publish is pending counts as positive: [26].
-// An actor whose kind this program does not know may come back with a program that does: its senders are told.
-struct removed_queue {
-  const std::string& described;
-  bool rejects = false;
-
-  void operator()(const arrived&) const {}
-  void operator()(const change_rules&) const {}
-  void operator()(const publish_batch& message) const {
-    settled answer;
-    for (const auto& m : message.messages) {
-      answer.settlements.push_back({m.from, m.number, m.number, rejects});
-    }
-    caf::anon_send(message.from, std::move(answer));
-  }
-  void operator()(const cancel_consumer& request) const {
-    caf::anon_send(request.from, reply{request.token, done{}});
-  }
-  void operator()(const delete_queue& request) const {
-    caf::anon_send(request.from, reply{request.token, messages_removed{0}});
-  }
-  template <class Message>
-  void operator()(const Message& message) const {
-    if constexpr (requires { message.token; }) {
-      caf::anon_send(message.from,
-                     reply{message.token, refusal{refusal::kind::not_found, "no " + described}});
-    }
-  }
-};
-
-// A publisher's id holds that of its connection.
-connection_id connection_of(publisher_id by) noexcept { return {by.value >> 16}; }
-
 }  // namespace
 
-// What stands in the port before there is an actor, and never changes.
-struct queue_origin {
-  node_context& node;
-  std::weak_ptr<vhost_port> vhost;  // upward
-  std::string name;
-  bool auto_delete = false;
-};
-
-class queue_logic {
+class queue_logic final : public mailbox_logic {
 public:
   queue_logic(queue_port& port, const recovered_mailbox& recovered)
       : port_{port},
         origin_{*port.origin},
         node_{origin_.node},
-        box_{port.durable, node_.limits, recovered, port.rules},
+        rules_{port.rules()},
+        box_{port.durable, node_.limits, recovered, *rules_},
         last_used_{node_.now()} {
     publish_counts();
   }
@@ -95,11 +58,9 @@ public:
       : queue_logic{port, recovered} {
     turns_ = std::make_unique<turns>(node_, port_, box_, pause, std::move(who));
   }
-  ~queue_logic() { node_.resident.fetch_sub(counted_, std::memory_order_relaxed); }
-  queue_logic(const queue_logic&) = delete;
-  queue_logic& operator=(const queue_logic&) = delete;
+  ~queue_logic() override { node_.resident.fetch_sub(counted_, std::memory_order_relaxed); }
 
-  void begin(worker_actor::pointer self, bool after_failure) {
+  void begin(worker_actor::pointer self, bool after_failure) override {
     self_ = self;
     if (removed_) return self_->quit();
     if (after_failure) {
@@ -107,24 +68,24 @@ public:
       node_.on_fatal("a bug ended the actor of " + port_.described);
     }
     retrying_ = finishing_ = false;
-    expiry_armed_ = 0;
+    expiries_armed_.clear();
     if (turns_) {
       turns_->begin(self_, fx());
       arm_idle();
     } else {
-      for (auto& [id, p] : peers_) self_->monitor(p.handle);
+      peers_.watch_all(self_);
     }
     run();
   }
 
-  void on(queue_message& message) {
+  void on(queue_message& message) override {
     if (box_.observes()) [[unlikely]]
       box_.observe(clock_now(), next_random());
     std::visit([this](auto& m) { handle(m); }, message);
   }
-  void discard(queue_message& message) { std::visit(removed_queue{port_.described}, message); }
-  void on_idle() {}
-  void on_tick(const tick& t) {
+  void discard(queue_message& message) override { std::visit(removed_queue{port_.described}, message); }
+  void on_idle() override {}
+  void on_tick(const tick& t) override {
     if (t.number == retry_tick) {
       retrying_ = false;
     } else if (t.number == idle_tick) {
@@ -132,40 +93,24 @@ public:
     } else if (t.number == turns::timer_tick) {
       turns_->on_timer_tick();
     } else if (t.number == expiry_tick) {
-      expiry_armed_ = 0;
+      if (!expiries_armed_.empty()) expiries_armed_.pop_back();
       if (const auto unused = unused_at(); unused && node_.now() >= *unused) ask_for_removal();
     }
     run();
   }
-  void on_down(const caf::down_msg& down) {
-    const auto found = watched_peers_.find(down.source.id());
-    if (found == watched_peers_.end()) return;
-    peer& gone = *found->second;
-    for (const auto id : std::exchange(gone.consumers, {})) {
+  void on_down(const caf::down_msg& down) override {
+    const auto consumers = peers_.remove(down);
+    if (!consumers) return;
+    for (const auto id : *consumers) {
       if (watched_.by == id) watched_ = {};
-      box_.release(id, fx());
+      box_.release(id, fx(), blame::yes, node_.now());
       if (exclusive_consumer_ == id) exclusive_consumer_.reset();
-      consumers_.erase(id);
     }
-    watched_peers_.erase(found);
-    peers_.erase(connection_id{gone.id});
     run();
     remove_if_unused();
   }
 
 private:
-  // A connection that publishes to this queue or consumes from it, and what is about to be sent to it.
-  struct peer {
-    connection_id id{};
-    connection_actor handle;
-    std::vector<consumer_id> consumers;  // those in consumers_ that are its own
-    std::vector<delivery> deliveries;
-    std::vector<settlement> settlements;
-  };
-  struct consumer {
-    peer* of = nullptr;
-    bool consuming = false;
-  };
   struct waiting {
     connection_actor from;
     request_token token = 0;
@@ -177,12 +122,21 @@ private:
     peer_of(message.by, message.from);
     node_.counters.published->inc(static_cast<std::int64_t>(message.messages.size()));
     node_.reached("publish.received");
-    publish(message.messages);
+    // What expires at once goes to whoever waits for it: both are at one moment.
+    const auto now = node_.now();
+    publish(message.messages, now);
     node_.reached("publish.accepted");
-    run();
+    run(now);
   }
 
-  void handle(change_rules&) {}
+  void handle(ask_keeper&) {}
+  void handle(change_rules&) {
+    const auto before = std::exchange(rules_, port_.rules());
+    // As in RabbitMQ, the time without use begins with the policy that gives one.
+    if (rules_->expires && rules_->expires != before->expires) last_used_ = node_.now();
+    box_.change_rules(*rules_, node_.now());
+    run();
+  }
 
   void handle(arrived& message) {
     node_.counters.published->inc(static_cast<std::int64_t>(message.stored.size() + message.unstored.size()));
@@ -192,15 +146,16 @@ private:
     }
     box_.arrive(message.stored);
     node_.reached("arrived");
-    if (!message.unstored.empty()) publish(message.unstored);
-    run();
+    const auto now = node_.now();
+    if (!message.unstored.empty()) publish(message.unstored, now);
+    run(now);
   }
 
   // Their places are taken from the port, where others take theirs.
-  void publish(std::vector<arrival>& messages) {
+  void publish(std::vector<arrival>& messages, std::int64_t now) {
     const auto last = port_.last_sequence.fetch_add(messages.size(), std::memory_order_relaxed);
     box_.skip_to({last + 1});
-    box_.publish(messages, fx(), node_.now());
+    box_.publish(messages, fx(), now);
   }
 
   void handle(answer_held& message) {
@@ -210,12 +165,14 @@ private:
         case outcome::acknowledged: box_.acknowledge(a.holder, a.which, fx()); break;
         case outcome::rejected: box_.reject(a.holder, a.which, fx(), blame::yes); break;
         case outcome::discarded: box_.reject(a.holder, a.which, fx()); break;
-        case outcome::returned: box_.give_back(a.holder, a.which, fx()); break;
+        case outcome::returned: box_.give_back(a.holder, a.which, fx(), blame::yes, node_.now()); break;
         // Only a quorum queue tells apart what failed and what was not dealt with [47].
         case outcome::released:
-          box_.give_back(a.holder, a.which, fx(), port_.is_quorum ? blame::no : blame::yes);
+          box_.give_back(a.holder, a.which, fx(), port_.is_quorum ? blame::no : blame::yes, node_.now());
           break;
       }
+      // As in RabbitMQ, what one consumer gave back goes out again before another one's comes back.
+      if (comes_back(a.how) && &a != &message.answers.back()) dispatch(node_.now());
     }
     for (const auto& g : message.grants) box_.grant(g.to, g.bytes);
     run();
@@ -223,15 +180,14 @@ private:
 
   void handle(fetch_message& request) {
     if (turns_) return refuse_to_share(request);
-    if (port_.is_quorum && port_.rules.single_active) {  // [43]
+    if (port_.is_quorum && rules_->single_active) {  // [43]
       refuse(request, refusal::kind::resource_locked,
              "cannot obtain access to locked " + port_.described +
                  ". basic.get operations are not supported by <<\"quorum\">> queues with single active "
                  "consumer");
       return;
     }
-    peer& p = peer_of(request.by, request.from);
-    consumer_of(p, request.holder);
+    peers_.consumer_of(peer_of(request.by, request.from), request.holder);
     fetched answer;
     last_used_ = node_.now();
     while (!box_.fetch(request.holder, request.acknowledges, fx(), last_used_) && fx().load) load();
@@ -241,7 +197,7 @@ private:
       node_.counters.delivered->inc();
     }
     answer.remaining = box_.ready_count();
-    if (!box_.known(request.holder)) forget_consumer(request.holder);
+    if (!box_.known(request.holder)) peers_.forget(request.holder);
     self_->send(request.from, reply{request.token, std::move(answer)});
     run();
   }
@@ -310,11 +266,11 @@ private:
     if (turns_) return refuse_to_share(request);
     const bool exclusive = request.exclusive && !port_.is_quorum;  // which ignores it [38]
     const bool taken =
-        exclusive_consumer_ || (exclusive && (box_.consumer_count() > 0 || port_.rules.single_active));
+        exclusive_consumer_ || (exclusive && (box_.consumer_count() > 0 || rules_->single_active));
     if (taken) return refuse(request, refusal::kind::access_refused, port_.described + " in exclusive use");
-    peer& p = peer_of(request.by, request.from);
+    auto& p = peer_of(request.by, request.from);
     if (exclusive) exclusive_consumer_ = request.consumer.id;
-    consumer_of(p, request.consumer.id).consuming = true;
+    peers_.consumer_of(p, request.consumer.id).consuming = true;
     had_consumer_ = true;
     self_->send(request.from, reply{request.token, done{}});
     box_.add_consumer(request.consumer);
@@ -324,16 +280,21 @@ private:
   void handle(cancel_consumer& request) {
     box_.cancel_consumer(request.consumer);
     lost_consumer(request.consumer);
-    self_->send(request.from, reply{request.token, done{}});
+    // Who hears that the last consumer is gone finds no auto-delete queue any more: [16].
+    if (is_unused()) {
+      cancellations_.push_back({request.from, request.token});
+    } else {
+      self_->send(request.from, reply{request.token, done{}});
+    }
     run();
     remove_if_unused();
   }
 
   void handle(release_holders& message) {
     for (const auto id : message.holders) {
-      box_.release(id, fx());
+      box_.release(id, fx(), blame::yes, node_.now());
       lost_consumer(id);
-      forget_consumer(id);
+      peers_.forget(id);
     }
     run();
     remove_if_unused();
@@ -343,26 +304,10 @@ private:
     if (watched_.by == id) watched_ = {};
     last_used_ = node_.now();
     if (exclusive_consumer_ == id) exclusive_consumer_.reset();
-    if (const auto found = consumers_.find(id); found != consumers_.end()) {
-      found->second.consuming = false;
-      if (!box_.known(id)) forget_consumer(id);
+    if (auto* found = peers_.find(id)) {
+      found->consuming = false;
+      if (!box_.known(id)) peers_.forget(id);
     }
-  }
-
-  consumer& consumer_of(peer& p, consumer_id id) {
-    const auto [found, added] = consumers_.try_emplace(id, consumer{&p, false});
-    if (added) p.consumers.push_back(id);
-    return found->second;
-  }
-  void forget_consumer(consumer_id id) {
-    const auto found = consumers_.find(id);
-    if (found == consumers_.end()) return;
-    auto& siblings = found->second.of->consumers;
-    // The newest are the most likely to go.
-    const auto own = std::find(siblings.rbegin(), siblings.rend(), id);
-    *own = siblings.back();
-    siblings.pop_back();
-    consumers_.erase(found);
   }
 
   // --- removal ---
@@ -386,8 +331,14 @@ private:
   }
 
   // An auto-delete queue goes with its last consumer, once it had one: [16].
+  [[nodiscard]] bool is_unused() const noexcept {
+    return origin_.auto_delete && had_consumer_ && box_.consumer_count() == 0;
+  }
   void remove_if_unused() {
-    if (origin_.auto_delete && had_consumer_ && box_.consumer_count() == 0) ask_for_removal();
+    if (is_unused()) ask_for_removal();
+  }
+  void answer_cancellations() {
+    for (const auto& w : std::exchange(cancellations_, {})) self_->send(w.from, reply{w.token, done{}});
   }
 
   void ask_for_removal() {
@@ -403,8 +354,9 @@ private:
     removed_ = true;
     const auto count = box_.ready_count();
     for (const auto& w : deletions_) self_->send(w.from, reply{w.token, messages_removed{count}});
+    answer_cancellations();
     for (const auto& p : purges_) self_->send(p.who.from, reply{p.who.token, messages_removed{p.count}});
-    for (const auto& [id, c] : consumers_) {
+    for (const auto& [id, c] : peers_.consumers()) {
       if (c.consuming) self_->send(c.of->handle, consumer_cancelled{id});
     }
     // A target that goes while a publish is pending counts as positive: [26].
@@ -416,8 +368,6 @@ private:
       port_.closed = true;
     }
     publish_counts();
-    consumers_.clear();
-    watched_peers_.clear();
     peers_.clear();
     deletions_.clear();
     purges_.clear();
@@ -428,6 +378,7 @@ private:
   void handle(queue_not_removed& message) {
     removal_asked_ = false;
     for (const auto& w : std::exchange(deletions_, {})) self_->send(w.from, reply{w.token, message.why});
+    answer_cancellations();
   }
 
   void handle(finish_queue& message) {
@@ -493,8 +444,8 @@ private:
   void sleep_if_idle() {
     const auto idle_for = std::chrono::milliseconds{node_.now() - last_used_};
     const bool at_rest = box_.ready_count() + box_.held_count() == 0 && !box_.batch_under_way() &&
-                         !box_.has_unsent() && outgoing_.empty() && !under_way_ && consumers_.empty() &&
-                         turns_->at_rest();
+                         !box_.has_unsent() && outgoing_.empty() && !under_way_ &&
+                         peers_.consumers().empty() && turns_->at_rest();
     if (!at_rest || idle_for < turns_->idle_after() || !node_.house->go_to_sleep(port_)) return arm_idle();
     removed_ = true;
     port_.status.ending = true;
@@ -529,8 +480,8 @@ private:
   }
 
   // After every handler: hands out what can go, in the order in which it came about.
-  void run() {
-    const auto now = node_.now();
+  void run() { run(node_.now()); }
+  void run(std::int64_t now) {
     dispatch(now);
     if (turns_) {
       if (turns_->take(fx(), outgoing_, now)) last_used_ = now;
@@ -538,6 +489,7 @@ private:
       turns_->keep(fx());
     }
     for (auto& d : fx().dead_letters) bury(d, now);
+    for (const auto id : fx().timeouts) tell_timeout(id);
     send_out();
     arm_expiry(now);
     if (!box_.batch_under_way() && !retrying_) {
@@ -565,11 +517,42 @@ private:
     }
   }
 
-  // A dead letter's copies go to where its exchange leads now, in the transaction that erases it here.
+  void tell_timeout(consumer_id id) {
+    node_.counters.consumer_timeouts->inc();
+    if (const auto* found = peers_.find(id)) self_->send(found->of->handle, consumer_cancelled{id, true});
+  }
+
+  // One that waits stays until all of its copies can go; those of others go as far as they can.
   void bury(dead_letter& dead, std::int64_t now) {
-    node_.counters.dead_lettered->inc();
+    if (!dead.waits) {
+      node_.counters.dead_lettered->inc();
+      (void)send_copies(dead, false, now);
+      return;
+    }
+    if (send_copies(dead, rules_->at_least_once, now)) {
+      node_.counters.dead_lettered->inc();
+      box_.on_buried(dead.at, fx());
+      if (box_.waiting_dead_count() == 0) lacks_way_ = false;
+      return;
+    }
+    node_.counters.dead_letter_retries->inc();
+    box_.on_no_way(dead.at, now);
+    if (std::exchange(lacks_way_, true)) return;
+    node_.log(node_context::severity::warning,
+              "dead letters of " + port_.described + " are kept and tried again every " +
+                  std::to_string(node_.limits.dead_letter_retry.count()) + " ms: exchange '" +
+                  rules_->dead_letter_exchange.value_or("") +
+                  "' leads nowhere for them, or to a queue that is full");
+  }
+
+  // A dead letter's copies go to where its exchange leads now, in the transaction that erases it here. False, and none
+  // goes: with `all_or_none`, there is no way, or somebody on it takes no more.
+  [[nodiscard]] bool send_copies(dead_letter& dead, bool all_or_none, std::int64_t now) {
     const auto vhost = origin_.vhost.lock();
-    if (!vhost || !port_.rules.dead_letter_exchange) return;
+    if (!vhost) return !all_or_none;
+    if (!rules_->dead_letter_exchange) return true;
+    const auto where = vhost->snapshot();
+    if (all_or_none && where->find_exchange(*rules_->dead_letter_exchange) == nullptr) return false;
     if (!dead.message) {
       auto messages = node_.journal.load(port_.id, {{dead.at, dead.at}, 1, 0});
       if (!messages) {
@@ -580,7 +563,7 @@ private:
     death event;
     event.queue = origin_.name;
     event.reason = dead.why;
-    event.exchange = *port_.rules.dead_letter_exchange;
+    event.exchange = *rules_->dead_letter_exchange;
     event.time = std::chrono::seconds{now / 1000};
     event.dead_lettered_before = dead.message->dead_lettered();
     event.delivered = dead.delivered || dead.message->delivered_before();
@@ -588,93 +571,65 @@ private:
       event.returns = dead.returns;
       event.attempts = dead.attempts;
     }
-    if (port_.rules.dead_letter_routing_key) event.routing_key = *port_.rules.dead_letter_routing_key;
+    if (rules_->dead_letter_routing_key) event.routing_key = *rules_->dead_letter_routing_key;
     const auto copy = make_dead_letter(*dead.message, event);
     if (!copy) {
+      if (all_or_none) return false;
       node_.log(node_context::severity::warning,
                 "a dead letter of " + port_.described + " was dropped: " + copy.error().text);
-      return;
+      return true;
     }
-    bool led_somewhere = false;
     std::vector<std::string_view> histories;
-    const auto where = vhost->snapshot();
     const auto targets = route_of(*where, **copy, {.chance = node_.next_chance(), .histories = &histories});
-    outgoing_.note_passage(vhost, histories, *copy);
+    bool led_somewhere = false, all_take = true;
+    std::vector<std::shared_ptr<queue_port>> takers;
+    const auto add = [&](const std::shared_ptr<queue_port>& taker) {
+      // One that closes meanwhile goes with what it has.
+      all_take = all_take && taker != nullptr && (!all_or_none || !taker->is_full());
+      if (taker != nullptr) takers.push_back(taker);
+    };
     for (const auto& to : targets) {
       led_somewhere = true;
-      if (would_cycle(**copy, to->name, dead.why)) continue;
-      // One that closes meanwhile goes with what it has.
-      if (const auto taker = node_.house->taker_of(*to)) (void)outgoing_.add(*taker, *copy, now);
+      if (!would_cycle(**copy, to->name, dead.why)) add(node_.house->taker_of(*to));
     }
     if (!led_somewhere && event.exchange.empty() && !would_cycle(**copy, (*copy)->routing_key(), dead.why)) {
       // The default exchange leads to durable actors, too.
-      if (const auto actor = node_.house->find((*copy)->routing_key()))
-        (void)outgoing_.add(*actor, *copy, now);
+      if (const auto actor = node_.house->find((*copy)->routing_key())) add(actor);
     }
+    if (all_or_none && (takers.empty() || !all_take)) return false;
+    outgoing_.note_passage(vhost, histories, *copy);
+    bool all_added = true;
+    for (const auto& taker : takers) all_added = outgoing_.add(*taker, *copy, now) && all_added;
+    return all_added || !all_or_none;
   }
 
   // When it will have been without use for too long. A durable actor stays.
   [[nodiscard]] std::optional<std::int64_t> unused_at() const {
-    if (turns_ || !port_.rules.expires || box_.consumer_count() != 0) return std::nullopt;
-    return last_used_ + port_.rules.expires->count();
+    if (turns_ || !rules_->expires || box_.consumer_count() != 0) return std::nullopt;
+    return last_used_ + rules_->expires->count();
   }
 
-  // The next time at which something happens by itself: a message expires, or the queue does.
+  // The next time at which something happens by itself: in the mailbox, or the queue expires.
   void arm_expiry(std::int64_t now) {
     auto due = box_.next_expiry();
     if (const auto unused = unused_at()) due = std::min(due.value_or(INT64_MAX), *unused);
-    if (!due || (expiry_armed_ != 0 && expiry_armed_ <= *due)) return;
-    expiry_armed_ = std::max<std::int64_t>(*due, 1);
+    if (!due || (!expiries_armed_.empty() && expiries_armed_.back() <= *due)) return;
+    expiries_armed_.push_back(*due);
     self_->delayed_send(self_, std::chrono::milliseconds{std::max<std::int64_t>(0, *due - now) + 1},
                         tick{expiry_tick});
   }
 
   void send_out() {
-    std::vector<peer*> touched;
-    const auto touch = [&](peer& p) {
-      if (p.deliveries.empty() && p.settlements.empty()) touched.push_back(&p);
-    };
-    consumer_id last_consumer{};
-    peer* to = nullptr;
     if (!fx().deliveries.empty()) watch(fx().deliveries.front());
-    for (auto& d : fx().deliveries) {
-      if (to == nullptr || d.to != last_consumer) {
-        last_consumer = d.to;
-        const auto found = consumers_.find(d.to);
-        to = found == consumers_.end() ? nullptr : found->second.of;
-        if (to == nullptr)
-          continue;  // its connection went in this very step; `release` has put the message back
-      }
-      touch(*to);
-      to->deliveries.push_back(std::move(d));
-    }
     node_.counters.delivered->inc(static_cast<std::int64_t>(fx().deliveries.size()));
-    for (const auto& s : fx().settlements) {
-      const auto found = peers_.find(connection_of(s.by));
-      if (found == peers_.end()) continue;  // nobody waits for it any more
-      touch(found->second);
-      found->second.settlements.push_back(s);
-    }
-    for (auto* p : touched) {
-      if (!p->deliveries.empty()) self_->send(p->handle, deliver{std::exchange(p->deliveries, {})});
-      if (!p->settlements.empty()) self_->send(p->handle, settled{std::exchange(p->settlements, {})});
-    }
+    peers_.send(self_, fx());
     fx().clear();
   }
 
-  peer& peer_of(connection_id id, const connection_actor& handle) {
-    const auto [found, added] = peers_.try_emplace(id);
-    if (added) {
-      found->second.id = id;
-      found->second.handle = handle;
-      // A durable actor has no consumers that might be lost; and each watch would stay with the watched connection when
-      // the actor has long fallen asleep.
-      if (!turns_) {
-        self_->monitor(handle);
-        watched_peers_.emplace(handle.id(), &found->second);
-      }
-    }
-    return found->second;
+  // A durable actor has no consumers that might be lost; and each watch would stay with the watched connection when the
+  // actor has long fallen asleep.
+  queue_peers::peer& peer_of(connection_id id, const connection_actor& handle) {
+    return peers_.at(self_, id, handle, !turns_);
   }
 
   // The budget is the node's. When all queues together exceed it, each keeps only a little at hand.
@@ -692,6 +647,8 @@ private:
     auto& port = port_;
     port.ready.store(box_.ready_count(), std::memory_order_relaxed);
     port.held.store(box_.held_count(), std::memory_order_relaxed);
+    port.delayed.store(box_.delayed_count(), std::memory_order_relaxed);
+    port.dead_waiting.store(box_.waiting_dead_count(), std::memory_order_relaxed);
     port.consumers.store(box_.consumer_count(), std::memory_order_relaxed);
     port.ready_size.store(box_.ready_size(), std::memory_order_relaxed);
     port.resident.store(box_.resident_size(), std::memory_order_relaxed);
@@ -704,11 +661,9 @@ private:
   const queue_origin& origin_;
   node_context& node_;
 
+  std::shared_ptr<const mailbox_rules> rules_;  // those that the mailbox has
   mailbox box_;
-  std::unordered_map<connection_id, peer> peers_;
-  // By actor, so that a thousand connections that end at once are a thousand look-ups, and not a million.
-  std::unordered_map<caf::actor_id, peer*> watched_peers_;
-  std::unordered_map<consumer_id, consumer> consumers_;
+  queue_peers peers_;
   std::optional<consumer_id> exclusive_consumer_;
   bool had_consumer_ = false;
   struct watched_delivery {
@@ -724,15 +679,16 @@ private:
     bool sent = false;  // its erasures are in the batch under way
   };
   std::vector<waiting_purge> purges_;
-  std::vector<waiting> deletions_;
+  std::vector<waiting> deletions_, cancellations_;
   bool removal_asked_ = false, removed_ = false, finishing_ = false;
-  bool retrying_ = false;                // the next batch waits for room
-  std::unique_ptr<turns> turns_;         // null: a queue
-  std::int64_t last_used_;               // milliseconds since 1970
-  std::int64_t expiry_armed_ = 0;        // when the next tick is due; 0: none is
-  outgoing outgoing_;                    // goes with the next batch
-  std::shared_ptr<outgoing> under_way_;  // went with the batch under way
-  std::int64_t counted_ = 0;             // our part of node_.resident
+  bool retrying_ = false;                     // the next batch waits for room
+  std::unique_ptr<turns> turns_;              // null: a queue
+  std::int64_t last_used_;                    // milliseconds since 1970
+  std::vector<std::int64_t> expiries_armed_;  // when ticks are due, the first one last
+  bool lacks_way_ = false;                    // a dead letter was kept, which is in the log
+  outgoing outgoing_;                         // goes with the next batch
+  std::shared_ptr<outgoing> under_way_;       // went with the batch under way
+  std::int64_t counted_ = 0;                  // our part of node_.resident
 };
 
 queue_port::queue_port() = default;
@@ -764,9 +720,10 @@ void queue_port::wake() {
 }
 
 bool queue_port::is_full() const noexcept {
-  return rules.on_overflow != mailbox_rules::overflow::drop_head &&
-         ((rules.length_max && ready.load(std::memory_order_relaxed) >= *rules.length_max) ||
-          (rules.size_max && ready_size.load(std::memory_order_relaxed) >= *rules.size_max));
+  const auto now = rules();
+  return now->on_overflow != mailbox_rules::overflow::drop_head &&
+         ((now->length_max && ready.load(std::memory_order_relaxed) >= *now->length_max) ||
+          (now->size_max && ready_size.load(std::memory_order_relaxed) >= *now->size_max));
 }
 
 std::optional<sequence> queue_port::reserve() {
@@ -777,6 +734,12 @@ std::optional<sequence> queue_port::reserve() {
 }
 
 namespace {
+
+// Of a queue, by its type.
+std::unique_ptr<mailbox_logic> logic_of(queue_port& port, const recovered_mailbox& recovered) {
+  if (port.stream) return make_stream_logic(port, recovered);
+  return std::make_unique<queue_logic>(port, recovered);
+}
 
 // What its supervisor has to know of a mailbox's actor.
 child_definition child_of(node_context& node, const std::shared_ptr<queue_port>& port,
@@ -789,7 +752,7 @@ child_definition child_of(node_context& node, const std::shared_ptr<queue_port>&
   child.start = [&node, weak]() -> caf::actor {
     const auto alive = weak.lock();
     if (!alive) return {};
-    if (!alive->memory) alive->memory = std::make_unique<queue_logic>(*alive, recovered_mailbox{});
+    if (!alive->memory) alive->memory = logic_of(*alive, {});
     return start_worker(node.system, alive);
   };
   child.stop = [weak](const caf::actor& running) {
@@ -810,7 +773,7 @@ std::shared_ptr<queue_port> add_actor(node_context& node, supervisor& under, con
   auto port = std::make_shared<queue_port>();
   port->id = place.id;
   port->durable = place.durable;
-  port->rules = place.rules;
+  port->set_rules(place.rules);
   port->path = place.path;
   port->described = "actor '" + place.name + "'";
   port->last_sequence = std::max(recovered.last, recovered.used).value;
@@ -835,6 +798,37 @@ std::shared_ptr<queue_port> make_doorway(mailbox_id id, const std::string& actor
   return port;
 }
 
+namespace {
+
+// By its arguments, and the policies that apply to it [20].
+mailbox_rules rules_now(const queue_definition& queue, const std::string& vhost, node_context& node) {
+  field_table arguments;
+  if (!queue.arguments.empty()) {
+    if (auto decoded = decode_table(std::as_bytes(std::span{queue.arguments})))
+      arguments = std::move(*decoded);
+  }
+  const auto laid_down = node.directory->snapshot()->find_vhost(vhost);
+  if (!laid_down ||
+      (laid_down->policies.ordinary.size() == 0 && laid_down->policies.of_operator.size() == 0)) {
+    return rules_of(arguments);
+  }
+  return effective_rules(arguments,
+                         apply(laid_down->policies, policy_subject_of(arguments), queue.name).definition);
+}
+
+}  // namespace
+
+void apply_policies_to(const queue_definition& queue, const std::string& vhost, node_context& node) {
+  if (!queue.port || queue.of_actor) return;
+  auto& port = port_of(queue);
+  auto next = rules_now(queue, vhost, node);
+  if (next == *port.rules()) return;
+  const bool may_end = next.expires.has_value();
+  port.set_rules(std::move(next));
+  // One that nobody has used yet looks at them when it begins.
+  if (may_end || port.is_wanted) port.post(change_rules{});
+}
+
 std::shared_ptr<queue_port> add_queue(node_context& node, const std::shared_ptr<vhost_port>& vhost,
                                       const queue_definition& queue, const recovered_mailbox& recovered) {
   auto port = std::make_shared<queue_port>();
@@ -844,21 +838,18 @@ std::shared_ptr<queue_port> add_queue(node_context& node, const std::shared_ptr<
   port->id = queue.id;
   port->durable = queue.durable;
   port->last_sequence = std::max(recovered.last, recovered.used).value;
-  if (!queue.arguments.empty()) {
-    if (const auto arguments = decode_table(std::as_bytes(std::span{queue.arguments}))) {
-      port->rules = rules_of(*arguments);
-      port->is_quorum = port->rules.quorum;
-    }
-  }
+  port->set_rules(rules_now(queue, vhost->name(), node));
+  port->is_quorum = port->rules()->quorum;
+  if (port->rules()->stream) port->stream = std::make_unique<stream_figures>();
   auto child = child_of(node, port, queue_rules, queue.name, "queue");
-  if (recovered.count == 0 && !port->rules.expires) {
+  if (recovered.count == 0 && !port->rules()->expires) {
     port->is_wanted = false;
     child.is_wanted = [weak = std::weak_ptr<queue_port>{port}] {
       const auto alive = weak.lock();
       return alive && alive->is_wanted;
     };
   } else {
-    port->memory = std::make_unique<queue_logic>(*port, recovered);
+    port->memory = logic_of(*port, recovered);
   }
   vhost->queues->add(std::move(child));
   return port;

@@ -27,11 +27,58 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
+#include <vector>
 
 namespace posthorn {
 
-class queue_logic;
-struct queue_origin;
+struct queue_port;
+
+// What stands in the port before there is an actor, and never changes.
+struct queue_origin {
+  node_context& node;
+  std::weak_ptr<vhost_port> vhost;  // upward
+  std::string name;
+  bool auto_delete = false;
+};
+
+// What an actor does with what comes to the port, and all that it knows: header worker.hpp. One is behind queues and
+// durable actors, another behind streams (stream.hpp).
+class mailbox_logic {
+public:
+  mailbox_logic() = default;
+  virtual ~mailbox_logic() = default;
+  mailbox_logic(const mailbox_logic&) = delete;
+  mailbox_logic& operator=(const mailbox_logic&) = delete;
+
+  virtual void begin(worker_actor::pointer self, bool after_failure) = 0;
+  virtual void on(queue_message& message) = 0;
+  virtual void discard(queue_message& message) = 0;
+  virtual void on_idle() = 0;
+  virtual void on_tick(const tick& t) = 0;
+  virtual void on_down(const caf::down_msg& down) = 0;
+};
+
+// What others see of a stream, beside what they see of every queue: as it was a moment ago. Written by its actor.
+struct stream_figures {
+  std::atomic<std::uint64_t> segments{0};
+  std::atomic<std::uint64_t> first_offset{0}, next_offset{0};  // equal: nothing can be read
+  std::atomic<std::uint64_t> lag_max{0};  // offsets that the last of its readers has to go
+
+  // The same for each reader; any thread.
+  [[nodiscard]] std::vector<std::uint64_t> lags() const {
+    const std::lock_guard guard{mutex_};
+    return lags_;
+  }
+  void set_lags(std::vector<std::uint64_t> now) {
+    const std::lock_guard guard{mutex_};
+    lags_ = std::move(now);
+  }
+
+private:
+  mutable std::mutex mutex_;
+  std::vector<std::uint64_t> lags_;  // descending; the longest ones
+};
 
 // How long messages take, on the average: from when one was handed to whoever handles it until it was done with.
 // Written by the mailbox's actor, read by anyone.
@@ -62,13 +109,13 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
   void post(queue_message message);
   // A place for a message that another actor will store here. Nothing: the mailbox is closed.
   [[nodiscard]] std::optional<sequence> reserve();
-  [[nodiscard]] queue_logic& logic() noexcept { return *memory; }
+  [[nodiscard]] mailbox_logic& logic() noexcept { return *memory; }
   // Of a node that is dropped as by a crash: forgets everything. Nobody works on it any more.
   void abandon();
 
   inbox<queue_message> in;
   actor_status status;
-  std::unique_ptr<queue_logic> memory;  // its actor's; null before the first one
+  std::unique_ptr<mailbox_logic> memory;  // its actor's; null before the first one
 
   // False: there is nothing to do yet, and it has no actor. Changes once, by the first message.
   std::atomic<bool> is_wanted{true};
@@ -78,8 +125,9 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
   mailbox_id id{};
   bool durable = false;
   bool is_quorum = false;  // its type, which no policy changes
-  mailbox_rules rules;
-  std::string described;  // "queue 'q' in vhost '/'"
+  bool delays = false;     // of an exchange (exchange_keeper.hpp): what comes waits until its time has come
+  std::unique_ptr<stream_figures> stream;  // null: it is none
+  std::string described;                   // "queue 'q' in vhost '/'"
 
   std::string path;  // of a durable actor, whose mailbox this is; empty for a queue
   // What comes when a durable actor has gone to sleep is for whoever has its name then. False, and the message is left
@@ -93,16 +141,23 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
   bool closed = false;
   // Only a way to an actor (see make_doorway).
   [[nodiscard]] bool is_doorway() const noexcept { return origin == nullptr; }
+  // What it has to do, by its arguments and the policies of now. Any thread; never null.
+  [[nodiscard]] std::shared_ptr<const mailbox_rules> rules() const noexcept { return rules_.load(); }
+  // By its vhost's actor, which then tells its own.
+  void set_rules(mailbox_rules rules) { rules_ = std::make_shared<const mailbox_rules>(std::move(rules)); }
   // It refuses messages just now.
   [[nodiscard]] bool is_full() const noexcept;
 
   std::atomic<std::uint64_t> ready{0}, held{0}, consumers{0};
-  std::atomic<std::uint64_t> ready_size{0};  // bytes of bodies
-  std::atomic<std::uint64_t> resident{0};    // bytes of memory for messages
+  std::atomic<std::uint64_t> delayed{0}, dead_waiting{0};  // messages that stand aside: see mailbox.hpp
+  std::atomic<std::uint64_t> ready_size{0};                // bytes of bodies
+  std::atomic<std::uint64_t> resident{0};                  // bytes of memory for messages
   response_time response;
 
 private:
   void wake();
+
+  std::atomic<std::shared_ptr<const mailbox_rules>> rules_ = std::make_shared<const mailbox_rules>();
 };
 
 [[nodiscard]] inline queue_port& port_of(const queue_definition& queue) noexcept {
@@ -131,6 +186,9 @@ struct actor_place {
 [[nodiscard]] std::shared_ptr<queue_port> add_actor(
     node_context& node, supervisor& under, const actor_place& place, const recovered_mailbox& recovered,
     const std::function<std::unique_ptr<inhabitant>(queue_port&)>& who);
+
+// What is laid down for the queue has changed, perhaps. By its vhost's actor.
+void apply_policies_to(const queue_definition& queue, const std::string& vhost, node_context& node);
 
 // Makes the port, and tells the supervisor `queues` to start the actor. Messages may be posted at once. `vhost` outlives
 // its queues.

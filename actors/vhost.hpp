@@ -7,7 +7,7 @@
 //                                                 every later publish of any connection sees it
 //           queue_removal    from a queue      -> queue_removed_now or queue_not_removed
 //           release_owner    from a connection -> reply, if it waits for one: its exclusive queues are gone
-//           topology_written from the committer
+//           topology_written from the committer; import_topology, apply_policies, empty_vhost from who administrates
 //           remember         from whoever routed a message through an exchange with a recent history
 // Sends     write_topology   to the committer, one at a time: what arrives meanwhile is the next one
 //           arrived          to queues that are bound to an exchange with a recent history
@@ -45,8 +45,9 @@ public:
 
   inbox<vhost_message> in;
   actor_status status;
-  std::unique_ptr<vhost_logic> memory;  // its actor's
-  std::shared_ptr<supervisor> queues;   // fixed before anyone else knows the port
+  std::unique_ptr<vhost_logic> memory;    // its actor's
+  std::shared_ptr<supervisor> queues;     // fixed before anyone else knows the port
+  std::shared_ptr<supervisor> exchanges;  // the same; of those that keep something
 
 private:
   std::string name_;
@@ -59,6 +60,7 @@ struct made_vhost {
   std::shared_ptr<supervisor> tree;
 };
 [[nodiscard]] made_vhost make_vhost(node_context& node, const std::string& name, recovered_vhost recovered,
-                                    const std::map<mailbox_id, recovered_mailbox>& mailboxes);
+                                    const std::map<mailbox_id, recovered_mailbox>& mailboxes,
+                                    const std::map<mailbox_id, recovered_keeper>& keepers);
 
 }  // namespace posthorn

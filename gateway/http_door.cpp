@@ -40,12 +40,11 @@ result<std::unique_ptr<http_door>> http_door::listen(broker& node, const http_do
   auto made = std::make_unique<impl>(node.node_name());
   made->status.attach(node, amqp);
   made->administration.attach(node);
-  auto* const io = &made->io;
-  auto server = http::server::listen(made->io, settings.host, settings.port,
-                                     http::make_management(made->status, made->status, &made->status, made->administration,
-                                                           [io](std::function<void()> run) {
-                                                             boost::asio::post(*io, std::move(run));
-                                                           }));
+  const auto later = [io = &made->io](std::function<void()> run) { boost::asio::post(*io, std::move(run)); };
+  auto server = http::server::listen(
+      made->io, settings.host, settings.port,
+      http::make_management(made->status, made->status, &made->status, made->administration, later), {},
+      http::make_body_gate(made->status, made->administration, later));
   if (!server) return server.error();
   made->server = std::move(*server);
   made->thread = std::thread{[io = &made->io] { io->run(); }};

@@ -39,6 +39,8 @@ std::uint64_t value_of(const std::atomic<std::uint64_t>& counter) {
 void add_counts(http::queue_summary& out, const queue_port& port) {
   out.messages_ready = value_of(port.ready);
   out.messages_unacknowledged = value_of(port.held);
+  out.messages_delayed = value_of(port.delayed);
+  out.messages_dead_waiting = value_of(port.dead_waiting);
   out.message_bytes = value_of(port.ready_size);
   out.consumers = value_of(port.consumers);
   out.memory = value_of(port.resident);
@@ -60,6 +62,14 @@ http::queue_summary summary_of(const queue_definition& queue, const std::string&
     out.state = "starting";
     return out;
   }
+  if (!queue.of_actor && port_of(queue).is_quorum) out.type = "quorum";
+  if (!queue.of_actor && port_of(queue).stream) {
+    const auto& figures = *port_of(queue).stream;
+    out.type = "stream";
+    out.stream =
+        http::stream_summary{value_of(figures.segments), value_of(figures.first_offset),
+                             value_of(figures.next_offset), value_of(figures.lag_max), figures.lags()};
+  }
   if (queue.of_actor) {
     out.type = actor_type;
     out.state = "asleep";
@@ -67,6 +77,20 @@ http::queue_summary summary_of(const queue_definition& queue, const std::string&
     add_counts(out, port_of(queue));
   }
   return out;
+}
+
+// What is laid down for it. As long as there are no policies, nothing is looked up.
+void add_policies(http::queue_summary& out, const queue_definition& queue, const directory& now) {
+  const auto vhost = queue.of_actor ? nullptr : now.find_vhost(out.vhost);
+  if (!vhost || vhost->policies.ordinary.size() + vhost->policies.of_operator.size() == 0) return;
+  const auto arguments = decode_table(std::as_bytes(std::span{queue.arguments}));
+  auto applied =
+      apply(vhost->policies, policy_subject_of(arguments ? *arguments : field_table{}), queue.name);
+  out.policy = std::move(applied.policy);
+  out.operator_policy = std::move(applied.operator_policy);
+  for (const auto& [name, value] : applied.definition) {
+    out.policy_definition.emplace_back(name, to_argument(value));
+  }
 }
 
 // Durable actors' mailboxes are listed when they are awake, or bound to an exchange.
@@ -96,6 +120,8 @@ void add_counts(http::queue_summary& out, const http::queue_summary& awake) {
   out.state = awake.state;
   out.messages_ready = awake.messages_ready;
   out.messages_unacknowledged = awake.messages_unacknowledged;
+  out.messages_delayed = awake.messages_delayed;
+  out.messages_dead_waiting = awake.messages_dead_waiting;
   out.message_bytes = awake.message_bytes;
   out.consumers = awake.consumers;
   out.memory = awake.memory;
@@ -230,6 +256,7 @@ std::optional<http::broker_view::listed_queues> node_status::list_queues(
     std::partial_sort(begin, begin + static_cast<std::ptrdiff_t>(count), all.end(), by_name);
   }
   out.queues.reserve(count);
+  const auto laid_down = running->access();
   for (std::size_t i = first; i < first + count; ++i) {
     const auto& one = all[i];
     if (one.queue == nullptr) {
@@ -237,6 +264,7 @@ std::optional<http::broker_view::listed_queues> node_status::list_queues(
       continue;
     }
     auto& made = out.queues.emplace_back(summary_of(*one.queue, std::string{one.vhost}, node_name_));
+    add_policies(made, *one.queue, *laid_down);
     if (one.awake != nullptr) add_counts(made, *one.awake);
   }
   return out;
@@ -253,6 +281,7 @@ std::optional<http::queue_summary> node_status::show_queue(std::string_view vhos
     const auto snapshot = port->snapshot();
     if (const auto* found = snapshot->find_queue(name)) {
       out = summary_of(**found, port->name(), node_name_);
+      add_policies(*out, **found, *running->access());
       is_queue = !(*found)->of_actor;
     }
   }
@@ -361,6 +390,14 @@ std::string node_status::metrics() const {
   if (running == nullptr) return out;
   out += "# HELP posthorn_actors Actors in the supervision tree.\n# TYPE posthorn_actors gauge\n";
   out += "posthorn_actors " + std::to_string(count_actors(running->tree())) + '\n';
+  std::size_t ordinary = 0, of_operator = 0;
+  for (const auto& vhost : running->access()->vhosts()) {
+    ordinary += vhost->policies.ordinary.size();
+    of_operator += vhost->policies.of_operator.size();
+  }
+  out += "# HELP posthorn_policies Policies of all virtual hosts.\n# TYPE posthorn_policies gauge\n";
+  out += "posthorn_policies{kind=\"policy\"} " + std::to_string(ordinary) + '\n';
+  out += "posthorn_policies{kind=\"operator_policy\"} " + std::to_string(of_operator) + '\n';
   out += running->metrics();
   return out;
 }

@@ -116,6 +116,15 @@ void consumer_order::elect() {
   }
 }
 
+std::vector<consumer_id> consumer_order::members() const {
+  std::vector<consumer_id> out;
+  out.reserve(members_.size());
+  for (const auto& [id, m] : members_) out.push_back(id);
+  std::sort(out.begin(), out.end(),
+            [this](consumer_id a, consumer_id b) { return members_.at(a).joined < members_.at(b).joined; });
+  return out;
+}
+
 bool consumer_order::anybody() const noexcept {
   if (!settings_.single_active) return able_count_ != 0;
   return active_ && !gives_way_ && members_.at(*active_).able;

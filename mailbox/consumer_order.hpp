@@ -32,6 +32,7 @@
 #include <optional>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 namespace posthorn {
 
@@ -78,6 +79,9 @@ public:
   void pass_over();
   void took(consumer_id id, sequence at, std::string_view key);
   void let_go(sequence at, left how);
+
+  // All of them, in the order in which they came.
+  [[nodiscard]] std::vector<consumer_id> members() const;
 
   // Of a single active consumer. None: there is no consumer, or it is not that kind of queue.
   [[nodiscard]] std::optional<consumer_id> active() const noexcept { return active_; }

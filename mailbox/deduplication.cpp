@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::string_view header = "x-deduplication-header", ttl_name = "x-cache-ttl",
                            size_name = "x-cache-size", persistence_name = "x-cache-persistence",
-                           argument = "x-message-deduplication";
+                           argument = deduplication_argument;
 
 // Most messages have no such headers: they are not decoded.
 std::optional<field_value> header_of(std::span<const std::byte> properties, std::string_view name) {
@@ -115,12 +115,6 @@ std::variant<std::optional<deduplication_rules>, std::string> deduplication_of_e
 bool deduplicates(const field_table& queue_arguments) {
   const auto* asked = queue_arguments.find(argument);
   return asked != nullptr && as_bool(*asked).value_or(false);
-}
-
-std::optional<std::string> invalid_deduplication(const field_table& queue_arguments) {
-  const auto* asked = queue_arguments.find(argument);
-  if (asked == nullptr || as_bool(*asked)) return std::nullopt;
-  return "{unacceptable_type," + std::string{type_name(asked->type)} + "}";
 }
 
 // --- an exchange ---
@@ -268,6 +262,14 @@ void kept_messages::on_stored(sequence up_to, effects& out) {
   const auto end = waiting_.upper_bound(up_to);
   for (auto w = waiting_.begin(); w != end; ++w) out.settle(w->second.by, w->second.number);
   waiting_.erase(waiting_.begin(), end);
+}
+
+std::vector<kept_messages::waiting> kept_messages::take_waiting(sequence original) {
+  std::vector<waiting> out;
+  const auto [first, end] = waiting_.equal_range(original);
+  for (auto w = first; w != end; ++w) out.push_back(w->second);
+  waiting_.erase(first, end);
+  return out;
 }
 
 }  // namespace posthorn

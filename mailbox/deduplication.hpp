@@ -38,6 +38,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -68,6 +69,7 @@ namespace posthorn {
 // --- arguments --------------------------------------------------------------------------------------------------
 
 inline constexpr std::string_view deduplication_exchange_type = "x-message-deduplication";
+inline constexpr std::string_view deduplication_argument = "x-message-deduplication";
 
 struct deduplication_rules {
   // What an exchange of another type remembers that has the argument x-message-deduplication, and says no more.
@@ -88,9 +90,8 @@ struct deduplication_rules {
 [[nodiscard]] std::variant<std::optional<deduplication_rules>, std::string> deduplication_of_exchange(
     std::string_view type, const field_table& arguments);
 
-// Whether a queue takes a message only once: its argument x-message-deduplication. The other: why it may not be that (406).
+// Whether a queue takes a message only once: its argument x-message-deduplication.
 [[nodiscard]] bool deduplicates(const field_table& queue_arguments);
-[[nodiscard]] std::optional<std::string> invalid_deduplication(const field_table& queue_arguments);
 
 // --- an exchange ------------------------------------------------------------------------------------------------
 
@@ -158,6 +159,11 @@ private:
 
 // --- a queue ----------------------------------------------------------------------------------------------------
 
+// Of the messages that the store held of a queue, those that have one.
+struct recovered_keys {
+  std::vector<std::pair<sequence, deduplication_key>> all;
+};
+
 class kept_messages {
 public:
   // The message in the queue that is the same.
@@ -171,6 +177,12 @@ public:
   void wait_for(sequence original, publisher_id by, std::uint64_t number);
   // Of what stands up to this place, nothing is on its way to the journal.
   void on_stored(sequence up_to, effects& out);
+  // Those that wait for this one; nobody waits for it any more.
+  struct waiting {
+    publisher_id by{};
+    std::uint64_t number = 0;
+  };
+  [[nodiscard]] std::vector<waiting> take_waiting(sequence original);
 
   [[nodiscard]] std::size_t size() const noexcept { return originals_.size(); }
 
@@ -179,10 +191,6 @@ private:
     sequence at{};
     deduplication_key key{};
     bool gone = false;
-  };
-  struct waiting {
-    publisher_id by{};
-    std::uint64_t number = 0;
   };
 
   [[nodiscard]] std::size_t index_of(sequence at) const noexcept;

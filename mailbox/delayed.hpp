@@ -142,6 +142,7 @@ public:
   }
 
   // As those of a mailbox.
+  void demand_batch() noexcept { feed_.demand_move(); }
   journal_batch take_batch(const batch_limits& max = {}) { return feed_.take_batch(max, !survives_); }
   void on_committed(effects& out) { (void)feed_.on_committed(out); }
   void on_not_committed(journal_batch unwritten, effects& out) {
@@ -151,6 +152,9 @@ public:
 
   [[nodiscard]] bool batch_under_way() const noexcept { return feed_.under_way(); }
   [[nodiscard]] bool has_unsent() const noexcept { return feed_.has_unsent(); }
+  [[nodiscard]] bool has_unsent_erasures() const noexcept { return feed_.has_unsent_erasures(); }
+  // Of one that waits. Null: the store has it.
+  [[nodiscard]] envelope_ptr find_unstored(sequence at) const noexcept { return feed_.find_unstored(at); }
   [[nodiscard]] std::size_t count() const noexcept { return ids_.size(); }
   [[nodiscard]] std::size_t footprint() const noexcept { return ids_.footprint(); }
 

@@ -63,8 +63,9 @@ void append_value(const field_value& value, std::string& out) {
   std::visit(appended{out}, value.value);
 }
 
-// Numbers are told apart by their values, and not by their widths; text and bytes by their octets. So RabbitMQ does, but
-// only for the header itself: what stands in an array or a table is the same only if its type is, too [34].
+// Numbers are told apart by their values, and not by their widths, though no number is a time; text and bytes by their
+// octets. So RabbitMQ does, but only for the header itself: what stands in an array or a table is the same only if its
+// type is, too [34].
 char kind_of(char type) noexcept {
   switch (type) {
     case 'b':
@@ -73,8 +74,7 @@ char kind_of(char type) noexcept {
     case 'u':
     case 'i':
     case 'I':
-    case 'L':
-    case 'T': return 'l';
+    case 'L': return 'l';
     case 'f': return 'd';
     case 'x': return 'S';
     default: return type;

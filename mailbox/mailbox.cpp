@@ -1,11 +1,13 @@
 #include "mailbox/mailbox.hpp"
 
+#include "mailbox/deduplication.hpp"
 #include "mailbox/field_table.hpp"
 #include "mailbox/properties.hpp"
 
 #include <algorithm>
 #include <charconv>
 #include <limits>
+#include <tuple>
 
 namespace posthorn {
 
@@ -17,6 +19,13 @@ constexpr std::size_t load_size_max = std::size_t{1} << 20;
 
 // The levels of a quorum queue are 0 to this, and what has no priority stands in the one in the middle [60].
 constexpr std::uint8_t quorum_level_max = 31, quorum_level_of_others = 4;
+
+// Messages that stand aside and go on in one step; and deliveries of one consumer that go back in one, because it took too
+// long.
+constexpr std::size_t wakes_max = 256, late_max = 4096;
+
+// A time limit of a consumer is so many of its units.
+constexpr std::int64_t units_of_timeout = 8192;
 
 // Longer than anything lives: a sum with it does not overflow.
 constexpr std::int64_t ttl_max = std::int64_t{1} << 60;
@@ -48,6 +57,7 @@ void effects::clear() noexcept {
   deliveries.clear();
   settlements.clear();
   dead_letters.clear();
+  timeouts.clear();
   load.reset();
 }
 
@@ -60,18 +70,48 @@ void recovered_mailbox::count_message(sequence at, const envelope& message, std:
   note(*this);
   expires = expires || expires_at != 0;
   if (const auto priority = priority_of(message.properties())) note(priorities[*priority]);
+  if (segments) segments->add(at, message.bytes().size(), expires_at);
+  if (!keys) return;
+  if (const auto key = deduplication_key_of(message.properties())) keys->all.emplace_back(at, *key);
+}
+
+void mailbox::change_rules(mailbox_rules rules, std::int64_t now) {
+  if (!book_) {
+    if (rules == mailbox_rules{}) return;
+    book_ = std::make_unique<rule_book>();
+  }
+  auto& known = book_->rules;
+  rules.quorum = known.quorum;
+  rules.priority_max = known.priority_max;
+  rules.single_active = known.single_active;
+  rules.deduplicates = known.deduplicates;
+  const bool other_order = rules.dispatch != known.dispatch || rules.hash_header != known.hash_header;
+  known = std::move(rules);
+  if (other_order && !known.single_active) change_order();
+  for (auto& [id, h] : holders_) {
+    if (h->consuming) set_timeout(*h, now);
+  }
 }
 
 mailbox::mailbox(bool durable, mailbox_limits limits, const recovered_mailbox& recovered, mailbox_rules rules)
     : durable_{durable},
       limits_{limits},
       held_max_{limits.resident_max},
-      next_{std::max(recovered.used, recovered.last).value + 1} {
-  if (rules != mailbox_rules{})
-    book_ = std::make_unique<rule_book>(rule_book{std::move(rules), {}, {}, {}, {}, {}, {}});
+      fresh_{std::max(recovered.used, recovered.last).value + 1},
+      next_{fresh_} {
+  if (rules != mailbox_rules{}) {
+    book_ = std::make_unique<rule_book>();
+    book_->rules = std::move(rules);
+  }
   if (book_ && (book_->rules.quorum || book_->rules.priority_max)) levels_ = std::make_unique<level_book>();
   if (book_ && (book_->rules.single_active || book_->rules.dispatch != balance_algorithm::round_robin))
     make_order();
+  if (book_ && book_->rules.deduplicates) {
+    book_->kept = std::make_shared<kept_messages>();
+    if (recovered.keys) {
+      for (const auto& [at, key] : recovered.keys->all) book_->kept->add(key, at);
+    }
+  }
   if (recovered.count == 0) return;
   expects(recovered.first <= recovered.last, "what was recovered has a first and a last message");
   may_expire_ = recovered.expires || (book_ && book_->rules.message_ttl);
@@ -161,12 +201,17 @@ bool mailbox::has_unsent() const noexcept {
 
 void mailbox::publish(std::span<arrival> messages, effects& out, std::int64_t now) {
   for (auto& m : messages) {
-    if (book_ != nullptr && refuses(*m.message, out, now)) {
-      refuse(m, out);
-      continue;
+    if (book_ != nullptr) {
+      if (book_->kept && is_there(m, out)) continue;
+      if (refuses(*m.message, out, now)) {
+        refuse(m, out);
+        continue;
+      }
     }
     const auto at = next_;
     ++next_.value;
+    if (book_ != nullptr && book_->kept) [[unlikely]]
+      remember(at, *m.message);
     entry e;
     e.at = at;
     e.size = static_cast<std::uint32_t>(m.message->body().size());
@@ -200,6 +245,42 @@ void mailbox::publish(std::span<arrival> messages, effects& out, std::int64_t no
   keep_within_memory();
 }
 
+// The same is in it already. Whoever has published it again hears what its original's publisher does.
+bool mailbox::is_there(const arrival& m, effects& out) {
+  const auto key = deduplication_key_of(m.message->properties());
+  if (!key) return false;
+  const auto original = book_->kept->original_of(*key);
+  if (!original) return false;
+  if (*original <= settled_up_to()) {
+    out.settle(m.from, m.number);
+  } else {
+    book_->kept->wait_for(*original, m.from, m.number);
+  }
+  return true;
+}
+
+void mailbox::remember(sequence at, const envelope& message) {
+  if (const auto key = deduplication_key_of(message.properties())) book_->kept->add(*key, at);
+}
+
+// The same for what another actor has stored here: it goes again.
+bool mailbox::is_there(const loaded_message& m) {
+  const auto key = deduplication_key_of(m.message->properties());
+  if (!key || !book_->kept->original_of(*key)) return false;
+  erase_later({m.at, m.at});
+  return true;
+}
+
+// What stands up to here is stored, or need not be.
+sequence mailbox::settled_up_to() const noexcept {
+  if (!sent_.empty()) return {sent_.front().at.value - 1};
+  return {(unsent_.empty() ? next_ : unsent_.front().at).value - 1};
+}
+
+void mailbox::tell_duplicates(effects& out) {
+  if (book_ && book_->kept) book_->kept->on_stored(settled_up_to(), out);
+}
+
 // The lower of the two counts [57]. 0: never.
 std::int64_t expiry_of(const mailbox_rules* rules, const envelope& message, std::int64_t now) {
   std::optional<std::int64_t> ttl;
@@ -227,7 +308,8 @@ bool mailbox::refuses(const envelope& message, effects& out, std::int64_t now) {
   // As in RabbitMQ, a quorum queue refuses once it holds too much, and a classic one what would be too much, even if
   // somebody waits for it.
   const auto is_too_much = [&] {
-    return book_->rules.quorum ? too_many(ready_count(), ready_size_)
+    // What has died there and found no way is still there.
+    return book_->rules.quorum ? too_many(ready_count() + book_->dead_count, ready_size_ + book_->dead_size)
                                : too_many(ready_count() + 1, ready_size_ + size);
   };
   if (!is_too_much()) return false;
@@ -285,13 +367,18 @@ bool mailbox::given(sequence at) const noexcept {
 void mailbox::arrive(std::span<loaded_message> messages) {
   for (auto& m : messages) {
     const auto at = m.at;
+    fresh_ = std::min(fresh_, at);
     take_given(at);
+    if (book_ && book_->kept) [[unlikely]] {
+      if (is_there(m)) continue;
+      remember(at, *m.message);
+    }
     const bool at_once = m.message->delivered_before() && goes_at_once(*m.message);
     entry e = entry_of(m);
     if (at_once) e.redelivered = false;
     if (e.expires_at != 0) may_expire_ = true;
     ready_size_ += e.size;
-    auto& [head, hole, tail] = lane_of(e.level);
+    auto& [head, hole, tail, passed] = lane_of(e.level);
     if (hole.count != 0 && hole.first <= at && at <= hole.last) {
       // The store has it between those that are there; it will be read with them.
       ++hole.count;
@@ -313,7 +400,8 @@ void mailbox::arrive(std::span<loaded_message> messages) {
 // --- messages go out --------------------------------------------------------------------------------------------
 
 bool mailbox::able(const holder& h) const noexcept {
-  return h.consuming && h.spec.credit > 0 && (h.spec.prefetch == 0 || h.held_count < h.spec.prefetch);
+  return h.consuming && !h.suspended && h.spec.credit > 0 &&
+         (h.spec.prefetch == 0 || h.held_count < h.spec.prefetch);
 }
 
 void mailbox::join_turns(holder& h) {
@@ -352,21 +440,56 @@ void mailbox::make_order() {
   };
   for (; !turns_.empty(); turns_.pop_front()) enter(*turns_.front());
   for (auto& [id, h] : holders_) {
-    if (h->consuming && !h->in_turn) enter(*h);
+    if (h->consuming && !h->in_turn && !h->suspended) enter(*h);
     h->in_turn = false;
   }
 }
 
+// By another rule from now on.
+void mailbox::change_order() {
+  if (!order_) {
+    make_order();
+  } else {
+    const auto members = order_->members();
+    order_ = std::make_unique<consumer_order>(
+        consumer_order_settings{book_->rules.dispatch, book_->rules.single_active, book_->rules.quorum});
+    for (const auto id : members) {
+      const auto& h = *holders_.at(id);
+      order_->add(id, h.spec.priority, h.spec.weight);
+      order_->update(id, able(h), h.held_count == 0);
+    }
+  }
+  if (!order_->follows()) return;
+  for (const auto& [id, h] : holders_) {
+    for (std::size_t i = 0; h->consuming && i < h->held.size(); ++i) {
+      const entry& e = h->held[i];
+      if (e.gone() || !e.message) continue;
+      order_->took(id, e.at, order_->keyed() ? key_of(*e.message) : std::string{});
+    }
+  }
+}
+
 void mailbox::dispatch(effects& out, std::int64_t now) {
+  if (book_ && book_->look != 0 && book_->look <= now) [[unlikely]]
+    look_at_holders(now, out);
+  if (book_ && !book_->wakes.empty() && book_->wakes.begin()->first <= now) [[unlikely]]
+    wake_parked(now, out);
   if (book_ && book_->came_back) {
     // As RabbitMQ does: what comes back to a classic queue that is full makes room before it goes out again.
     while (!book_->rules.quorum && has_too_many()) {
-      if (front(out, true) == nullptr) return;
+      if (front(out, true) == nullptr) {
+        fresh_ = next_;
+        return;
+      }
       drop_front(death_reason::maxlen, out);
     }
     book_->came_back = false;
   }
-  if (order_) return dispatch_in_order(out, now);
+  if (order_) {
+    dispatch_in_order(out, now);
+    fresh_ = next_;
+    return;
+  }
   // As in RabbitMQ, who can take no more loses the place in the row when it is the next to get a message, and in a
   // quorum queue at once.
   const bool leaves_at_once = book_ && book_->rules.quorum;
@@ -381,14 +504,15 @@ void mailbox::dispatch(effects& out, std::int64_t now) {
     }
     entry* next = next_ready(out);
     if (next == nullptr) {
-      if (out.load) return;
-      break;
+      if (!out.load) break;
+      fresh_ = next_;
+      return;
     }
-    if (next->expires_at != 0 && next->expires_at < now) [[unlikely]] {
+    if (next->expires_at != 0 && is_too_late(*next, now)) [[unlikely]] {
       drop_front(death_reason::expired, out);
       continue;
     }
-    hand_out_next(h, *next, out);
+    hand_out_next(h, *next, out, now);
     if (leaves_at_once && !able(h)) {
       turns_.pop_front();
       h.in_turn = false;
@@ -397,6 +521,7 @@ void mailbox::dispatch(effects& out, std::int64_t now) {
       turns_.push_back(&h);
     }
   }
+  fresh_ = next_;
   if (may_expire_ || book_) expire(now, out);
 }
 
@@ -419,7 +544,7 @@ void mailbox::hand_out_in_order(effects& out, std::int64_t now) {
     }
     entry* next = next_ready(out);
     if (next == nullptr) return;
-    if (next->expires_at != 0 && next->expires_at < now) {
+    if (next->expires_at != 0 && is_too_late(*next, now)) {
       drop_front(death_reason::expired, out);
       continue;
     }
@@ -428,7 +553,7 @@ void mailbox::hand_out_in_order(effects& out, std::int64_t now) {
     if (!id) return;
     holder& h = *holders_.at(*id);
     if (h.spec.acknowledges && order_->follows()) order_->took(*id, next->at, key);
-    hand_out_next(h, *next, out);
+    hand_out_next(h, *next, out, now);
     join_turns(h);
   }
 }
@@ -470,7 +595,7 @@ std::size_t mailbox::told_consumer_count() const noexcept {
 
 bool mailbox::fetch(consumer_id id, bool acknowledges, effects& out, std::int64_t now) {
   entry* next = next_ready(out);
-  for (; next != nullptr && next->expires_at != 0 && next->expires_at < now; next = next_ready(out)) {
+  for (; next != nullptr && next->expires_at != 0 && is_too_late(*next, now); next = next_ready(out)) {
     drop_front(death_reason::expired, out);
   }
   if (next == nullptr) return false;
@@ -478,7 +603,7 @@ bool mailbox::fetch(consumer_id id, bool acknowledges, effects& out, std::int64_
   h.fetches = !h.consuming;
   const bool asked = h.spec.acknowledges;
   h.spec.acknowledges = acknowledges;
-  hand_out_next(h, *next, out);
+  hand_out_next(h, *next, out, now);
   h.spec.acknowledges = asked;
   drop_if_idle(h);
   if (may_expire_) {
@@ -498,7 +623,20 @@ mailbox::entry* mailbox::front(effects& out, bool load) {
   return next_ready(out);
 }
 
+// In its last millisecond, only who waited for it when it came may have it.
+bool mailbox::is_too_late(const entry& e, std::int64_t now) const noexcept {
+  return e.expires_at < now || (e.expires_at == now && e.at < fresh_);
+}
+
 std::optional<std::int64_t> mailbox::next_expiry() const {
+  auto due = head_expiry();
+  if (!book_) return due;
+  if (!book_->wakes.empty()) due = std::min(due.value_or(INT64_MAX), book_->wakes.begin()->first);
+  if (book_->look != 0) due = std::min(due.value_or(INT64_MAX), book_->look);
+  return due;
+}
+
+std::optional<std::int64_t> mailbox::head_expiry() const {
   if (!may_expire_) return std::nullopt;
   const entry* e = nullptr;
   if (returned_first()) {
@@ -537,7 +675,7 @@ void mailbox::expire(std::int64_t now, effects& out) {
       return;
     }
   }
-  if (ready_count() == 0 && held_count_ == 0) may_expire_ = false;
+  if (ready_count() == 0 && held_count_ == 0 && (!book_ || book_->parked.empty())) may_expire_ = false;
 }
 
 void mailbox::drop_front(death_reason why, effects& out) {
@@ -557,7 +695,7 @@ mailbox::entry* mailbox::next_ready(effects& out) {
   }
   lane* its = first_lane();
   if (its == nullptr) return nullptr;
-  auto& [head, hole, tail] = *its;
+  auto& [head, hole, tail, passed] = *its;
   if (head.empty()) {
     if (hole.count != 0) {
       out.load = load_request{
@@ -581,9 +719,10 @@ mailbox::entry mailbox::take_next() {
     e = std::move(returned_.begin()->second);
     returned_.erase(returned_.begin());
   } else {
-    auto& head = first_lane()->head;
-    e = std::move(head.front());
-    head.pop_front();
+    lane& its = *first_lane();
+    e = std::move(its.head.front());
+    its.head.pop_front();
+    its.passed = std::max(its.passed, e.at);
   }
   ready_size_ -= e.size;
   return e;
@@ -603,11 +742,14 @@ mailbox::entry mailbox::take_next() {
 }
 
 // The front of the ready messages goes to `h`.
-inline void mailbox::hand_out_next(holder& h, entry& next, effects& out) {
+inline void mailbox::hand_out_next(holder& h, entry& next, effects& out, std::int64_t now) {
   ready_size_ -= next.size;
   const bool returned = returned_first();
   lane* its = returned ? nullptr : first_lane();
-  hand_out(h, std::move(next), out);
+  if (!returned) its->passed = std::max(its->passed, next.at);
+  if (book_ && book_->rules.quorum) [[unlikely]]
+    note_taking(next, returned);
+  hand_out(h, std::move(next), out, now);
   if (returned) {
     returned_.erase(returned_.begin());
   } else {
@@ -615,14 +757,29 @@ inline void mailbox::hand_out_next(holder& h, entry& next, effects& out) {
   }
 }
 
-void mailbox::hand_out(holder& h, entry&& e, effects& out) {
+// In which order a holder's messages go back when it is gone: that in which it got them.
+void mailbox::note_taking(entry& e, bool returned) {
+  if (!returned && book_->taken_last < e.at) {
+    book_->taken_last = e.at;
+    return;
+  }
+  inherit_counts(e);
+  auto& counts = counts_of(e);
+  counts.taken_after = book_->taken_last;
+  counts.taken = ++book_->taken_count;
+}
+
+// What an earlier queue has counted goes on counting [49].
+void mailbox::inherit_counts(entry& e) {
+  if (e.counted || !e.redelivered || !e.message->delivered_before()) return;
+  if (const auto before = failed_deliveries_of(*e.message); before != 0) counts_of(e).attempts = before;
+}
+
+void mailbox::hand_out(holder& h, entry&& e, effects& out, std::int64_t now) {
   const auto footprint = e.message->footprint();
   out.deliveries.push_back({h.spec.id, e.at, e.message, e.redelivered});
   if (e.redelivered) [[unlikely]] {
-    // What an earlier queue has counted goes on counting [49].
-    if (!e.counted && book_ && book_->rules.quorum && e.message->delivered_before()) {
-      if (const auto before = failed_deliveries_of(*e.message); before != 0) counts_of(e).attempts = before;
-    }
+    if (book_ && book_->rules.quorum) inherit_counts(e);
     if (e.counted) {
       const auto counts = return_counts_.at(e.at);
       out.deliveries.back().attempts = counts.attempts;
@@ -641,6 +798,7 @@ void mailbox::hand_out(holder& h, entry&& e, effects& out) {
   } else {
     held_resident_ += footprint;
   }
+  if (h.limit.unit != 0) stamp(h, e, now);
   hold(h, std::move(e));
 }
 
@@ -689,7 +847,7 @@ void mailbox::on_loaded(std::span<loaded_message> messages) {
       }
       if (levels_) continue;
     }
-    auto& [head, hole, tail] = levels_ ? levels_->lanes.at(*levels_->asked) : lane_;
+    auto& [head, hole, tail, passed] = levels_ ? levels_->lanes.at(*levels_->asked) : lane_;
     expects(hole.count > 0 && hole.first <= m.at && m.at <= hole.last,
             "a message that was asked for is loaded");
     hole.first = {m.at.value + 1};
@@ -726,6 +884,7 @@ void mailbox::add_consumer(const consumer_spec& spec) {
   expects(!h.consuming, "a consumer is added once");
   h.spec = spec;
   h.consuming = true;
+  set_timeout(h, 0);
   ++consumer_count_;
   if (!order_ && spec.priority != 0) {
     h.consuming = false;
@@ -760,19 +919,31 @@ void mailbox::release_to(consumer_id id, Back back) {
   if (h.consuming) --consumer_count_;
   h.consuming = false;
   leave_turns(h);
+  // A quorum queue takes them back in the order in which they were handed out [50].
+  const bool by_taking = book_ && book_->rules.quorum;
+  std::vector<std::tuple<sequence, std::uint64_t, entry>> taken;
   while (!h.held.empty()) {
     entry e = std::move(h.held.front());
     h.held.pop_front();
     if (e.gone()) continue;
     if (order_) order_->let_go(e.at, left::unanswered);
-    back(std::move(e));
+    if (!by_taking) {
+      back(std::move(e));
+      continue;
+    }
+    const auto counts = e.counted ? return_counts_.at(e.at) : return_counts{};
+    taken.emplace_back(counts.taken != 0 ? counts.taken_after : e.at, counts.taken, std::move(e));
   }
+  std::sort(taken.begin(), taken.end(), [](const auto& a, const auto& b) {
+    return std::tie(std::get<0>(a), std::get<1>(a)) < std::tie(std::get<0>(b), std::get<1>(b));
+  });
+  for (auto& [after, count, e] : taken) back(std::move(e));
   held_count_ -= h.held_count;
   holders_.erase(found);
 }
 
-void mailbox::release(consumer_id id, effects& out, blame why) {
-  release_to(id, [&](entry e) { come_back(std::move(e), out, why); });
+void mailbox::release(consumer_id id, effects& out, blame why, std::int64_t now) {
+  release_to(id, [&](entry e) { come_back(std::move(e), out, why, now); });
 }
 
 void mailbox::release(consumer_id id) {
@@ -937,6 +1108,7 @@ void mailbox::acknowledge(consumer_id id, std::span<const sequence_range> which,
     if (e.message) resident_ -= e.message->footprint();
     forget(e, out);
   });
+  answer_owed(*found->second, which);
   after_taking(*found->second);
 }
 
@@ -962,16 +1134,19 @@ void mailbox::reject(consumer_id id, std::span<const sequence_range> which, effe
     }
     end(e, death_reason::rejected, out, why);
   });
+  answer_owed(*found->second, which);
   after_taking(*found->second);
 }
 
-void mailbox::give_back(consumer_id id, std::span<const sequence_range> which, effects& out, blame why) {
+void mailbox::give_back(consumer_id id, std::span<const sequence_range> which, effects& out, blame why,
+                        std::int64_t now) {
   const auto found = holders_.find(id);
   if (found == holders_.end()) return;
   take_held(*found->second, which, left::unanswered, [&](entry& e) {
     if (e.message) held_resident_ += e.message->footprint();  // come_back takes it off again
-    come_back(std::move(e), out, why);
+    come_back(std::move(e), out, why, now);
   });
+  answer_owed(*found->second, which);
   after_taking(*found->second);
 }
 
@@ -982,6 +1157,7 @@ void mailbox::give_back(consumer_id id, std::span<const sequence_range> which) {
     if (e.message) held_resident_ += e.message->footprint();  // put_back takes it off again
     put_back(std::move(e));
   });
+  answer_owed(*found->second, which);
   after_taking(*found->second);
 }
 
@@ -1000,7 +1176,7 @@ void mailbox::set_aside(consumer_id from, consumer_id keeper, std::span<const se
 }
 
 // From a holder, to where it stood; or away, if it was delivered too often [49].
-void mailbox::come_back(entry e, effects& out, blame why) {
+void mailbox::come_back(entry e, effects& out, blame why, std::int64_t now) {
   if (why == blame::yes) {
     count_failure(e);
     if (book_ && book_->rules.delivery_limit && counts_of(e).attempts > *book_->rules.delivery_limit) {
@@ -1012,7 +1188,211 @@ void mailbox::come_back(entry e, effects& out, blame why) {
       return end(e, death_reason::delivery_limit, out, why);
     }
   }
+  if (stands_aside(why)) return stand_aside(std::move(e), now);
   put_back(std::move(e));
+}
+
+// --- messages stand aside -----------------------------------------------------------------------------------------
+
+bool mailbox::stands_aside(blame why) const noexcept {
+  using delayed_retry = mailbox_rules::delayed_retry;
+  if (!book_) return false;
+  switch (book_->rules.retry) {
+    case delayed_retry::disabled: return false;
+    case delayed_retry::all: return true;
+    case delayed_retry::failed: return why == blame::yes;
+    case delayed_retry::returned: return why == blame::no;
+  }
+  return false;
+}
+
+// From a holder.
+void mailbox::stand_aside(entry e, std::int64_t now) {
+  if (e.message) held_resident_ -= e.message->footprint();
+  count_return(e);
+  const auto& rules = book_->rules;
+  auto delay = rules.retry_min * counts_of(e).returns;
+  if (rules.retry_max) delay = std::min(delay, *rules.retry_max);
+  if (delay.count() == 0) return put_ready(std::move(e));
+  park({.e = std::move(e), .due = now + delay.count()});
+}
+
+// Its body counts as in memory, if it has one.
+void mailbox::park(parked_entry p) {
+  const auto at = p.e.at;
+  if (p.dead) {
+    ++book_->dead_count;
+    book_->dead_size += p.e.size;
+  }
+  if (p.due != 0) book_->wakes.emplace(p.due, at);
+  if (p.e.message) book_->unshed.push_back(at);
+  book_->parked.emplace(at, std::move(p));
+  shed_parked();
+}
+
+// What the store has by now needs no body in memory.
+void mailbox::shed_parked() {
+  auto& unshed = book_->unshed;
+  std::size_t left = 0;
+  for (const auto at : unshed) {
+    const auto found = book_->parked.find(at);
+    if (found == book_->parked.end() || !found->second.e.message) continue;
+    entry& e = found->second.e;
+    if (stored(e)) {
+      resident_ -= e.message->footprint();
+      e.message.reset();
+    } else {
+      unshed[left++] = at;
+    }
+  }
+  unshed.resize(left);
+}
+
+// Whose time has come; the rest of many with the next call.
+void mailbox::wake_parked(std::int64_t now, effects& out) {
+  auto& wakes = book_->wakes;
+  for (std::size_t count = 0; count < wakes_max && !wakes.empty() && wakes.begin()->first <= now; ++count) {
+    const auto found = book_->parked.find(wakes.begin()->second);
+    wakes.erase(wakes.begin());
+    if (found->second.dead) {
+      found->second.due = 0;
+      tell_dead(found->second, found->second.e.message, out);
+    } else {
+      entry e = std::move(found->second.e);
+      book_->parked.erase(found);
+      put_ready(std::move(e));
+    }
+  }
+}
+
+void mailbox::tell_dead(const parked_entry& p, const envelope_ptr& message, effects& out) {
+  dead_letter dead{p.e.at, message, p.why, p.delivered};
+  if (p.e.counted) {
+    const auto counts = return_counts_.at(p.e.at);
+    dead.attempts = counts.attempts;
+    dead.returns = counts.returns;
+  }
+  dead.waits = p.dead;
+  out.dead_letters.push_back(std::move(dead));
+}
+
+void mailbox::on_buried(sequence at, effects& out) {
+  const auto found = book_->parked.find(at);
+  expects(found != book_->parked.end() && found->second.dead, "a dead letter that waits is buried once");
+  const entry e = std::move(found->second.e);
+  if (found->second.due != 0) book_->wakes.erase({found->second.due, at});
+  book_->parked.erase(found);
+  --book_->dead_count;
+  book_->dead_size -= e.size;
+  if (e.message) resident_ -= e.message->footprint();
+  book_->moves = true;
+  forget(e, out, true);
+}
+
+void mailbox::on_no_way(sequence at, std::int64_t now) {
+  const auto found = book_->parked.find(at);
+  expects(found != book_->parked.end() && found->second.dead && found->second.due == 0,
+          "a dead letter that came out finds no way");
+  found->second.due = std::max<std::int64_t>(now + limits_.dead_letter_retry.count(), 1);
+  book_->wakes.emplace(found->second.due, at);
+}
+
+// --- time limits of holders -----------------------------------------------------------------------------------------
+
+std::int64_t mailbox::timeout_of(const consumer_spec& spec) const noexcept {
+  if (!book_ || !book_->rules.quorum || !spec.acknowledges) return 0;
+  if (spec.timeout) return spec.timeout->count();
+  return book_->rules.consumer_timeout.value_or(limits_.consumer_timeout).count();
+}
+
+// What it holds keeps the time at which it was handed out; without a limit, nobody has noted that.
+void mailbox::set_timeout(holder& h, std::int64_t now) {
+  const auto before = h.limit;
+  const auto all = timeout_of(h.spec);
+  if (all == before.all) return;
+  h.limit = {all, all == 0 ? 0 : all / units_of_timeout + 1, 0};
+  if (all == 0 || h.held_count == 0) return;
+  for (std::size_t i = 0; i < h.held.size(); ++i) {
+    entry& e = h.held[i];
+    if (e.gone()) continue;
+    std::int64_t age = 0;
+    if (before.unit != 0) {
+      const auto units = static_cast<std::int16_t>(static_cast<std::uint16_t>(now / before.unit) - e.since);
+      age = std::min(std::max<std::int64_t>(units, 0) * before.unit, all);
+    }
+    e.since = static_cast<std::uint16_t>((now - age) / h.limit.unit);
+  }
+  h.limit.look = std::max<std::int64_t>(now, 1);
+  book_->look = h.limit.look;
+}
+
+// It is handed out.
+inline void mailbox::stamp(holder& h, entry& e, std::int64_t now) {
+  e.since = static_cast<std::uint16_t>(now / h.limit.unit);
+  if (h.limit.look != 0) return;
+  h.limit.look = now + h.limit.all;
+  if (book_->look == 0 || h.limit.look < book_->look) book_->look = h.limit.look;
+}
+
+void mailbox::look_at_holders(std::int64_t now, effects& out) {
+  std::vector<consumer_id> late;
+  for (const auto& [id, h] : holders_) {
+    if (h->limit.look != 0 && h->limit.look <= now) late.push_back(id);
+  }
+  std::sort(late.begin(), late.end());  // the same order on every node
+  for (const auto id : late) look_at(*holders_.at(id), now, out);
+  book_->look = 0;
+  for (const auto& [id, h] : holders_) {
+    if (h->limit.look != 0 && (book_->look == 0 || h->limit.look < book_->look)) book_->look = h->limit.look;
+  }
+}
+
+// Perhaps it has taken too long.
+void mailbox::look_at(holder& h, std::int64_t now, effects& out) {
+  std::vector<sequence_range> late;
+  std::optional<std::int64_t> oldest;  // of the others; in units
+  const auto current = static_cast<std::uint16_t>(now / h.limit.unit);
+  for (std::size_t i = 0; i < h.held.size(); ++i) {
+    entry& e = h.held[i];
+    if (e.gone()) continue;
+    auto age = static_cast<std::int16_t>(current - e.since);
+    if (age < 0) {  // the clock was set back
+      e.since = current;
+      age = 0;
+    }
+    // Both ends of it were rounded down.
+    if (age * h.limit.unit >= h.limit.all + h.limit.unit - 1 && late.size() < late_max) {
+      late.push_back({e.at, e.at});
+    } else {
+      oldest = std::max<std::int64_t>(oldest.value_or(0), age);
+    }
+  }
+  h.limit.look = 0;
+  if (oldest) h.limit.look = std::max(now + h.limit.all + h.limit.unit - 1 - *oldest * h.limit.unit, now + 1);
+  if (late.empty()) return;
+  take_held(h, late, left::unanswered, [&](entry& e) {
+    if (e.message) held_resident_ += e.message->footprint();  // come_back takes it off again
+    come_back(std::move(e), out, blame::no, now);
+  });
+  if (!h.consuming) return drop_if_idle(h);
+  for (const auto& range : late) h.owed.push_back(range.first);
+  std::sort(h.owed.begin(), h.owed.end());
+  if (std::exchange(h.suspended, true)) return;
+  leave_turns(h);
+  out.timeouts.push_back(h.spec.id);
+}
+
+// It answers, late. When it owes nothing any more, it stands at the end of the row.
+void mailbox::answer_owed(holder& h, std::span<const sequence_range> which) {
+  if (!h.suspended) [[likely]]
+    return;
+  for (const auto& range : which) {
+    h.owed.erase(std::lower_bound(h.owed.begin(), h.owed.end(), range.first),
+                 std::upper_bound(h.owed.begin(), h.owed.end(), range.last));
+  }
+  if (!h.owed.empty()) return;
+  h.suspended = false;
+  if (order_ && h.consuming) order_->add(h.spec.id, h.spec.priority, h.spec.weight, false);
 }
 
 // Neither counts further than it can.
@@ -1022,8 +1402,9 @@ void mailbox::count_failure(entry& e) {
 }
 void mailbox::count_return(entry& e) {
   e.redelivered = true;
-  auto& returns = counts_of(e).returns;
-  if (returns < std::numeric_limits<std::uint16_t>::max()) ++returns;
+  auto& counts = counts_of(e);
+  counts.taken = 0;
+  if (counts.returns < std::numeric_limits<std::uint16_t>::max()) ++counts.returns;
 }
 
 mailbox::return_counts& mailbox::counts_of(entry& e) {
@@ -1034,6 +1415,11 @@ mailbox::return_counts& mailbox::counts_of(entry& e) {
 void mailbox::put_back(entry e) {
   if (e.message) held_resident_ -= e.message->footprint();
   count_return(e);
+  put_ready(std::move(e));
+}
+
+// Among the returned ones.
+void mailbox::put_ready(entry e) {
   ready_size_ += e.size;
   return_place place{0, e.at.value};
   if (book_) {
@@ -1048,25 +1434,37 @@ void mailbox::put_back(entry e) {
 }
 
 std::uint64_t mailbox::purge(effects& out) {
-  const auto count = ready_count();
+  const auto count = ready_count() + delayed_count();
   const auto drop = [&](const entry& e) {
     if (e.message) resident_ -= e.message->footprint();
     forget(e, out);
   };
   for (auto& [place, e] : returned_) drop(e);
   returned_.clear();
+  if (book_ && !book_->parked.empty()) {
+    for (auto p = book_->parked.begin(); p != book_->parked.end();) {
+      if (p->second.dead) {
+        ++p;
+        continue;
+      }
+      drop(p->second.e);
+      book_->wakes.erase({p->second.due, p->first});
+      p = book_->parked.erase(p);
+    }
+  }
   for_each_lane([&](lane& its) {
     for (auto* part : {&its.head, &its.tail}) {
       for (std::size_t i = 0; i < part->size(); ++i) drop((*part)[i]);
       part->clear();
     }
+    its.passed = {next_.value - 1};
   });
   erase_holes();
   ready_size_ = 0;
   return count;
 }
 
-// All of the holes but what was claimed out of them, and what is held of other levels.
+// All of the holes but what was claimed out of them, and what is held of other levels or stands aside.
 void mailbox::erase_holes() {
   if (levels_) {
     auto spared = claimed_;
@@ -1075,6 +1473,7 @@ void mailbox::erase_holes() {
         if (!h->held[i].gone()) spared.push_back(h->held[i].at);
       }
     }
+    for (const auto& [at, p] : book_->parked) spared.push_back(at);
     std::sort(spared.begin(), spared.end());
     std::vector<sequence_range> parts;
     for (auto& [level, its] : levels_->lanes) {
@@ -1101,10 +1500,10 @@ void mailbox::erase_between(sequence_range part, std::span<const sequence> spare
   const auto erase_but_given = [this](sequence_range which) {
     for (const auto& g : given_) {
       if (g.last < which.first || which.last < g.first) continue;
-      if (which.first < g.first) erase_later({which.first, {g.first.value - 1}});
+      if (which.first < g.first) erase_unread({which.first, {g.first.value - 1}});
       which.first = {g.last.value + 1};
     }
-    if (which.first <= which.last) erase_later(which);
+    if (which.first <= which.last) erase_unread(which);
   };
   for (const auto at : spared) {
     if (at < first) continue;
@@ -1120,22 +1519,23 @@ void mailbox::erase_between(sequence_range part, std::span<const sequence> spare
 // A message goes, and not because somebody has dealt with it: with a dead-letter exchange, a copy of it goes on.
 void mailbox::end(const entry& e, death_reason why, effects& out, blame whose) {
   if (!book_ || !book_->rules.dead_letter_exchange) return forget(e, out);
-  book_->moves = true;
-  dead_letter dead{e.at, e.message, why};
-  if (e.counted) {
-    const auto counts = return_counts_.at(e.at);
-    dead.attempts = counts.attempts;
-    dead.returns = counts.returns;
-  }
   // As RabbitMQ: a classic queue remembers only that a delivery failed, a quorum queue also that it came back.
-  dead.delivered = whose == blame::yes || (book_->rules.quorum && e.redelivered);
-  out.dead_letters.push_back(std::move(dead));
+  const bool delivered = whose == blame::yes || (book_->rules.quorum && e.redelivered);
+  parked_entry dying{.e = e, .dead = book_->rules.at_least_once, .why = why, .delivered = delivered};
+  tell_dead(dying, e.message, out);
+  if (dying.dead) {
+    if (e.message) resident_ += e.message->footprint();  // the caller has taken it off
+    return park(std::move(dying));
+  }
+  book_->moves = true;
   forget(e, out, true);
 }
 
 // A message is settled for good: by an acknowledgement, a purge, or a consumer that does not acknowledge; or `moved`, as
 // a dead letter.
 void mailbox::forget(const entry& e, effects& out, bool moved) {
+  if (book_ && book_->kept) [[unlikely]]
+    book_->kept->remove({e.at, e.at});
   if (e.counted) [[unlikely]]
     return_counts_.erase(e.at);
   if (!e.persistent()) {
@@ -1179,6 +1579,15 @@ void mailbox::elide(sequence at, effects& out, bool moved) {
   } else {
     out.settle(found.from, found.number);
   }
+  if (book_ && book_->kept) [[unlikely]] {
+    for (const auto& w : book_->kept->take_waiting(at)) {
+      if (moved) {
+        book_->moved.push_back({w.by, w.number});
+      } else {
+        out.settle(w.by, w.number);
+      }
+    }
+  }
   found.message.reset();
   ++elided_;
   while (!unsent_.empty() && !unsent_.front().message) {
@@ -1186,6 +1595,12 @@ void mailbox::elide(sequence at, effects& out, bool moved) {
     unsent_.pop_front();
     --elided_;
   }
+}
+
+// A part of what is only in the store.
+void mailbox::erase_unread(sequence_range which) {
+  if (book_ && book_->kept) book_->kept->remove(which);
+  erase_later(which);
 }
 
 void mailbox::erase_later(sequence_range which) {
@@ -1267,6 +1682,7 @@ void mailbox::on_committed(effects& out) {
   if (book_) {
     for (const auto& m : std::exchange(book_->moved_under_way, {})) out.settle(m.by, m.number);
     book_->moved_sent.clear();
+    tell_duplicates(out);
   }
   if (std::exchange(spills_under_way_, false)) {
     for_each_lane([this](lane& its) {
@@ -1278,6 +1694,14 @@ void mailbox::on_committed(effects& out) {
         }
       }
     });
+  }
+  if (book_ && !book_->unshed.empty()) [[unlikely]] {
+    for (const auto at : book_->unshed) {
+      const auto found = book_->parked.find(at);
+      if (found == book_->parked.end() || found->second.e.where != kept::being_stored) continue;
+      if (spills_.empty() || at < spills_.front().at) found->second.e.where = kept::in_store;
+    }
+    shed_parked();
   }
   keep_within_memory();
 }
@@ -1319,6 +1743,9 @@ void mailbox::on_not_committed(journal_batch unwritten, effects& out) {
             "what comes back is part of the batch that was under way");
     if (std::binary_search(moved_sent.begin(), moved_sent.end(), a.at)) {
       book_->moved.push_back({sent->from, sent->number});
+      if (book_->kept) {
+        for (const auto& w : book_->kept->take_waiting(a.at)) book_->moved.push_back({w.by, w.number});
+      }
     } else if (gone(a.at)) {
       out.settle(sent->from, sent->number);
     } else {
@@ -1335,6 +1762,7 @@ void mailbox::on_not_committed(journal_batch unwritten, effects& out) {
   spills_ = std::move(spills);
   erasures_ = std::move(unwritten.erasures);
   erasures_.insert(erasures_.end(), erasures.begin(), erasures.end());
+  tell_duplicates(out);
 }
 
 void mailbox::settle_all(effects& out) {
@@ -1345,6 +1773,7 @@ void mailbox::settle_all(effects& out) {
     if (u.message) out.settle(u.from, u.number);
   }
   elided_ = 0;
+  tell_duplicates(out);
   if (!book_) return;
   for (auto* part : {&book_->moved_under_way, &book_->moved}) {
     for (const auto& m : *part) out.settle(m.by, m.number);
@@ -1360,10 +1789,10 @@ void mailbox::keep_within_memory() {
   // The front half of the budget stays at hand; what stands behind goes where it can be folded away.
   std::size_t kept_size = 0;
   for_each_lane([&](lane& its) {
-    auto& [head, hole, tail] = its;
+    auto& [head, hole, tail, passed] = its;
     if (over && (levels_ || (hole.count == 0 && tail.empty()))) {
       std::size_t index = 0;
-      while (index < head.size() && kept_size < limits_.resident_max / 2) {
+      while (index < head.size() && (kept_size < limits_.resident_max / 2 || head[index].at <= passed)) {
         kept_size += head[index++].message->footprint();
       }
       while (head.size() > index) {
@@ -1396,6 +1825,16 @@ void mailbox::keep_within_memory() {
     }
     spill(its, index);
   });
+  if (book_) {
+    for (const auto at : book_->unshed) {
+      const auto found = book_->parked.find(at);
+      if (found == book_->parked.end() || found->second.e.where != kept::in_memory) continue;
+      entry& e = found->second.e;
+      if (!e.message) continue;
+      e.where = kept::being_stored;
+      spills_.push_back({e.at, e.message, true, e.expires_at});
+    }
+  }
   if (levels_) {
     std::sort(spills_.begin(), spills_.end(),
               [](const journal_append& a, const journal_append& b) { return a.at < b.at; });
@@ -1404,7 +1843,7 @@ void mailbox::keep_within_memory() {
 
 // What stands behind the hole and is in the store becomes a part of it.
 void mailbox::fold(lane& its) {
-  auto& [head, hole, tail] = its;
+  auto& [head, hole, tail, passed] = its;
   while (!tail.empty() && stored(tail.front())) {
     const entry& e = tail.front();
     if (hole.count == 0) hole = {.first = e.at};

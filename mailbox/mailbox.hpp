@@ -37,8 +37,8 @@
 //   I6  Memory for bodies that the journal has stored does not exceed `resident_max`, whatever the backlog.
 //   I7  A dead letter is erased and settled by the first batch that is taken after it came out, and that batch `moves`.
 //
-// Time      is told by the caller, in milliseconds since 1970. A message may be delivered in the very millisecond in which
-//           it expires, so that one that expires at once reaches a consumer that waits for it; never later.
+// Time      is told by the caller, in milliseconds since 1970. A message that expires in the very millisecond in which it
+//           comes reaches a consumer that waits for it; nobody gets it later, in that millisecond or after it.
 // Threads   none of its own; whoever owns it calls it from one thread at a time.
 #pragma once
 
@@ -48,6 +48,7 @@
 #include "mailbox/envelope.hpp"
 #include "mailbox/ids.hpp"
 #include "mailbox/ring.hpp"
+#include "mailbox/stream_segments.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -57,16 +58,25 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace posthorn {
 
+class kept_messages;
+struct recovered_keys;
+
 struct mailbox_limits {
   std::size_t resident_max = std::size_t{64} << 20;  // bytes of message bodies kept in memory
+  // Of a quorum queue. How long a delivery may stay unanswered if neither its consumer nor the queue says so; 0: for ever.
+  std::chrono::milliseconds consumer_timeout{0};
+  // How long a dead letter that found no way waits before it is tried again.
+  std::chrono::milliseconds dead_letter_retry{5000};
 };
 
 // What the store held of a mailbox when the node started, or when the actor around the mailbox was started again. Then
@@ -86,6 +96,10 @@ struct recovered_mailbox {
   // Of those whose properties have a priority, by that priority; the others are the rest. Only a mailbox with levels
   // needs them, and it needs all of them.
   std::map<std::uint8_t, recovered_level> priorities{};
+  // Of a stream, and only of one: how its messages can be cut into steps.
+  std::shared_ptr<stream_segments> segments{};
+  // Of a queue that takes no message twice, and only of one: mailbox/deduplication.hpp.
+  std::shared_ptr<recovered_keys> keys{};
 
   // The next message, in order: all of the above but `used`.
   void count_message(sequence at, const envelope& message, std::int64_t expires_at);
@@ -108,6 +122,22 @@ struct mailbox_rules {
   std::optional<std::string> dead_letter_routing_key{};
   // How often a message may be given back. It is counted up to 65535; a limit above that is never reached.
   std::optional<std::uint32_t> delivery_limit{};
+  // Of a quorum queue, with a dead-letter exchange and reject_publish: a dead letter that finds no way stays until there
+  // is one [64] [66].
+  bool at_least_once = false;
+  // Of a quorum queue: how long a delivery may stay unanswered; 0: for ever [54].
+  std::optional<std::chrono::milliseconds> consumer_timeout{};
+  // Of a quorum queue: what comes back stands aside for a time, as long as `retry_min` times the number of times that it
+  // was taken, and at most `retry_max` [67].
+  enum class delayed_retry : std::uint8_t {
+    disabled,
+    all,
+    failed,    // when it counts as a failed delivery
+    returned,  // when it does not
+  };
+  delayed_retry retry = delayed_retry::disabled;
+  std::chrono::milliseconds retry_min{0};
+  std::optional<std::chrono::milliseconds> retry_max{};
   // A quorum queue: 32 levels, what has no priority in level 4; what comes back stands before all others, in the order
   // in which it came back [50] [60].
   bool quorum = false;
@@ -117,6 +147,10 @@ struct mailbox_rules {
   balance_algorithm dispatch = balance_algorithm::round_robin;  // among its consumers; see `consumer_order`
   // For a hash: the header whose value is the key. Without it, the routing key is.
   std::optional<std::string> hash_header{};
+  // It takes no message while the same is in it: mailbox/deduplication.hpp.
+  bool deduplicates = false;
+  // It is a stream, which is no mailbox: see `stream_log`. None of the above is asked for.
+  std::optional<stream_rules> stream{};
 
   friend bool operator==(const mailbox_rules&, const mailbox_rules&) = default;
 };
@@ -139,6 +173,8 @@ struct consumer_spec {
   std::int64_t credit = 0;     // bytes that may be on their way to it; one message may exceed it
   std::int64_t priority = 0;   // those of a higher one are served first, as long as they can take more [53]
   std::uint32_t weight = 1;    // for the rules of dispatch that know weights
+  // Of a quorum queue: how long it may leave a delivery unanswered, whatever the queue says; 0: for ever [54].
+  std::optional<std::chrono::milliseconds> timeout{};
 };
 
 // A message read back from the store.
@@ -176,6 +212,8 @@ struct dead_letter {
   death_reason why = death_reason::expired;
   bool delivered = false;                   // somebody had it in his hands, here or before it came here
   std::uint16_t attempts = 0, returns = 0;  // as in a delivery
+  // It stays here until its owner says what became of it: `on_buried` or `on_no_way`.
+  bool waits = false;
 };
 
 // The mailbox can go on only with these messages, to be read from the store and given to `on_loaded`.
@@ -190,6 +228,9 @@ struct effects {
   std::vector<delivery> deliveries;
   std::vector<settlement> settlements;
   std::vector<dead_letter> dead_letters;
+  // Consumers that left deliveries unanswered for too long: these went back. Each gets no more until it has answered them
+  // all the same, which then changes nothing else; it goes on being a consumer [54].
+  std::vector<consumer_id> timeouts;
   std::optional<load_request> load;
 
   void settle(publisher_id by, std::uint64_t number, bool rejected = false);
@@ -233,6 +274,12 @@ public:
   mailbox(bool durable, mailbox_limits limits, const recovered_mailbox& recovered = {},
           mailbox_rules rules = {});
 
+  // Others than before, by a policy. What the mailbox was made with stays: its type, its priorities, whether one consumer
+  // gets all. What is there already expires when it would have; what is too many now goes with the next `dispatch`. Another
+  // rule of dispatch begins as if all consumers had just come, in the order in which they did; of a hash, messages that are
+  // held keep their keys where they are as far as their bodies are in memory.
+  void change_rules(mailbox_rules rules, std::int64_t now = 0);
+
   // Takes the messages in order, or refuses them; hands out nothing yet (see `dispatch`), unless it could not take
   // another one otherwise.
   void publish(std::span<arrival> messages, effects& out, std::int64_t now = 0);
@@ -255,8 +302,9 @@ public:
   // stands at the head and has expired, goes, as far as it is in memory, so that it is not counted any more.
   bool fetch(consumer_id holder, bool acknowledges, effects& out, std::int64_t now = 0);
 
-  // When the message at the head expires, in milliseconds since 1970; none: it does not, and those behind it wait. A time
-  // long past: only `expire` can find out.
+  // When something happens by itself, for which `dispatch` is to be called, in milliseconds since 1970; none: nothing does.
+  // The message at the head expires (those behind it wait), one that stands aside is ready again, a dead letter is tried
+  // again, or a consumer has taken too long. A time long past: only `dispatch` can find out.
   [[nodiscard]] std::optional<std::int64_t> next_expiry() const;
   // What `dispatch` does at its end. May ask in `out.load`, as `dispatch` does.
   void expire(std::int64_t now, effects& out);
@@ -273,7 +321,7 @@ public:
   void cancel_consumer(consumer_id id);
   // It and its holdings are no more: all go back to where they stood, in order. Those that were delivered too often go;
   // without effects, nobody is blamed.
-  void release(consumer_id id, effects& out, blame why = blame::yes);
+  void release(consumer_id id, effects& out, blame why = blame::yes, std::int64_t now = 0);
   void release(consumer_id id);
   // `bytes` more may be on their way to it.
   void grant(consumer_id id, std::int64_t bytes);
@@ -294,14 +342,19 @@ public:
   void reject(consumer_id holder, std::span<const sequence_range> which, effects& out, blame why = blame::no);
   // Back to where they stood. Those that were delivered too often go; without effects, nobody is blamed.
   void give_back(consumer_id holder, std::span<const sequence_range> which, effects& out,
-                 blame why = blame::yes);
+                 blame why = blame::yes, std::int64_t now = 0);
   void give_back(consumer_id holder, std::span<const sequence_range> which);
 
   // From `holder` to `keeper`, who consumes nothing: they go on being held, and `holder` has room for others. No one is
   // blamed, and nothing is written.
   void set_aside(consumer_id holder, consumer_id keeper, std::span<const sequence_range> which);
 
-  // Forgets all ready messages, and says how many they were.
+  // Of a dead letter that `waits`: its copies go with the next batch, in which it is erased; or it found no way, and comes
+  // out again after a while. Neither may be said of any other message.
+  void on_buried(sequence at, effects& out);
+  void on_no_way(sequence at, std::int64_t now);
+
+  // Forgets all ready messages and those that stand aside for a time, and says how many they were.
   std::uint64_t purge(effects& out);
 
   // Something of the owner's is to be written with the next batch, which therefore `moves`, even if nothing else is in it.
@@ -332,6 +385,11 @@ public:
   [[nodiscard]] std::uint64_t ready_size() const noexcept { return ready_size_; }  // bytes of bodies
   [[nodiscard]] std::uint64_t held_count() const noexcept { return held_count_; }
   [[nodiscard]] std::size_t consumer_count() const noexcept { return consumer_count_; }
+  // Neither ready nor held: those that came back and stand aside for a time, and dead letters that wait for a way.
+  [[nodiscard]] std::uint64_t delayed_count() const noexcept {
+    return book_ ? book_->parked.size() - book_->dead_count : 0;
+  }
+  [[nodiscard]] std::uint64_t waiting_dead_count() const noexcept { return book_ ? book_->dead_count : 0; }
   // As a queue says when it is asked. Of a quorum queue with a single active consumer, only that one counts [52], and in
   // every quorum queue who has been cancelled, as long as he holds something, and each message that was fetched.
   [[nodiscard]] std::size_t told_consumer_count() const noexcept;
@@ -359,10 +417,11 @@ private:
     envelope_ptr message;         // null: only in the store
     std::int64_t expires_at = 0;  // 0: never
     std::uint32_t size = 0;       // of the body, in bytes
+    std::uint16_t since = 0;      // when it was handed out, in units of its holder's; see `time_limit`
     std::uint8_t level = 0;
-    kept where = kept::in_memory;
-    bool redelivered = false;
-    bool counted = false;  // return_counts_ has it
+    kept where : 4 = kept::in_memory;
+    bool redelivered : 1 = false;
+    bool counted : 1 = false;  // return_counts_ has it
 
     [[nodiscard]] bool persistent() const noexcept { return where == kept::journaled; }
     [[nodiscard]] bool gone() const noexcept { return where == kept::gone; }
@@ -372,6 +431,10 @@ private:
   struct return_counts {
     std::uint16_t attempts = 0;  // failed deliveries
     std::uint16_t returns = 0;   // these, and all others
+    // Of a quorum queue: the highest place that had been handed out when this one, which stands before it, was; and how
+    // many such there were. 0: it was handed out when its turn came.
+    sequence taken_after{};
+    std::uint64_t taken = 0;
   };
   struct unsent_entry {
     sequence at{};
@@ -385,13 +448,24 @@ private:
     publisher_id from{};
     std::uint64_t number = 0;
   };
+  // How long a holder may take. What it holds tells its time in units that are a small part of the limit, so that two
+  // bytes are enough for four times as long.
+  struct time_limit {
+    std::int64_t all = 0;   // milliseconds; 0: none
+    std::int64_t unit = 0;  // milliseconds; 0: none
+    std::int64_t look = 0;  // when one may have been held for too long, and none before; 0: none is held
+  };
   struct holder {
     consumer_spec spec;
+    time_limit limit;
+    std::vector<sequence>
+        owed;          // sorted: what it took too long for, and has not answered; while it is `suspended`
     ring<entry> held;  // sorted by sequence; entries in the middle may be `gone`
     std::uint32_t held_count = 0;
     bool consuming = false;  // false: cancelled, or never more than a fetcher
     bool in_turn = false;    // stands in turns_
     bool fetches = false;    // was never a consumer
+    bool suspended = false;  // gets nothing until it has answered what it owes
   };
   // The part of the ready messages of one lane that is only in the store: contiguous in order, between head and tail.
   // Messages of other levels, and what became of them, may lie between them.
@@ -405,6 +479,9 @@ private:
     ring<entry> head;
     stored_part hole;
     ring<entry> tail;  // used only while there is a hole, or what is to be one
+    // The highest place of those that have left it. What arrives behind time stands in front of it and is no part of a
+    // hole, for the store may still have what was between.
+    sequence passed{};
 
     [[nodiscard]] bool empty() const noexcept { return head.empty() && hole.count == 0 && tail.empty(); }
     [[nodiscard]] std::uint64_t count() const noexcept { return head.size() + hole.count + tail.size(); }
@@ -426,6 +503,15 @@ private:
     publisher_id by{};
     std::uint64_t number = 0;
   };
+  // It stands aside: until `due`, when it is ready again; or as a dead letter, until there is a way for it.
+  struct parked_entry {
+    entry e;  // without its body, as soon as the store has it
+    std::int64_t
+        due{};  // milliseconds since 1970; of a dead letter, for the next try; 0: its owner has it at hand
+    bool dead = false;
+    death_reason why = death_reason::expired;
+    bool delivered = false;
+  };
   // Only of a mailbox that has rules.
   struct rule_book {
     mailbox_rules rules;
@@ -435,6 +521,14 @@ private:
     std::vector<sequence> moved_sent;  // of the batch under way, and dead letters since
     bool came_back = false;            // something did, and what is too many now has not gone yet
     std::uint64_t return_count = 0;    // of a quorum queue, all that came back
+    std::uint64_t taken_count = 0;     // of a quorum queue, how often one was handed out behind its turn
+    sequence taken_last{};             // of a quorum queue, the highest place that was handed out
+    std::map<sequence, parked_entry> parked;
+    std::set<std::pair<std::int64_t, sequence>> wakes;  // of those that are due at a time
+    std::vector<sequence> unshed;                 // of those whose bodies are still in memory, and others
+    std::uint64_t dead_count = 0, dead_size = 0;  // of parked, the dead letters; bytes of bodies
+    std::int64_t look = 0;                        // the first of the holders' times to look; 0: none
+    std::shared_ptr<kept_messages> kept;          // null: the same may be there twice. Nobody else has it
   };
 
   void give_away(sequence end);
@@ -443,6 +537,7 @@ private:
   [[nodiscard]] bool able(const holder& h) const noexcept;
   void join_turns(holder& h);
   void make_order();
+  void change_order();
   void dispatch_in_order(effects& out, std::int64_t now);
   void hand_out_in_order(effects& out, std::int64_t now);
   [[nodiscard]] bool can_take_at_once(const envelope& message);
@@ -461,8 +556,21 @@ private:
   [[nodiscard]] holder& holder_of(const consumer_spec& spec);
   entry* next_ready(effects& out);
   entry take_next();
-  void hand_out_next(holder& h, entry& next, effects& out);
-  void hand_out(holder& h, entry&& e, effects& out);
+  void hand_out_next(holder& h, entry& next, effects& out, std::int64_t now);
+  void hand_out(holder& h, entry&& e, effects& out, std::int64_t now);
+  [[nodiscard]] std::int64_t timeout_of(const consumer_spec& spec) const noexcept;
+  void set_timeout(holder& h, std::int64_t now);
+  void stamp(holder& h, entry& e, std::int64_t now);
+  void look_at_holders(std::int64_t now, effects& out);
+  void look_at(holder& h, std::int64_t now, effects& out);
+  void answer_owed(holder& h, std::span<const sequence_range> which);
+  [[nodiscard]] bool stands_aside(blame why) const noexcept;
+  void stand_aside(entry e, std::int64_t now);
+  void park(parked_entry p);
+  void wake_parked(std::int64_t now, effects& out);
+  void tell_dead(const parked_entry& p, const envelope_ptr& message, effects& out);
+  void shed_parked();
+  [[nodiscard]] std::optional<std::int64_t> head_expiry() const;
   [[nodiscard]] entry entry_of(loaded_message& m) const;
   void hold(holder& h, entry&& e);
   void erase_holes();
@@ -473,14 +581,23 @@ private:
   void drop_if_idle(holder& h);
   void leave_turns(holder& h);
   entry* front(effects& out, bool load);
+  [[nodiscard]] bool is_too_late(const entry& e, std::int64_t now) const noexcept;
+  void note_taking(entry& e, bool returned);
+  void inherit_counts(entry& e);
   void drop_front(death_reason why, effects& out);
   [[nodiscard]] bool refuses(const envelope& message, effects& out, std::int64_t now);
+  [[nodiscard]] bool is_there(const arrival& m, effects& out);
+  [[nodiscard]] bool is_there(const loaded_message& m);
+  [[nodiscard]] sequence settled_up_to() const noexcept;
+  void tell_duplicates(effects& out);
+  void remember(sequence at, const envelope& message);
+  void erase_unread(sequence_range which);
   void refuse(arrival& m, effects& out);
   [[nodiscard]] bool too_many(std::uint64_t count, std::uint64_t size) const noexcept;
   [[nodiscard]] bool has_too_many() const noexcept;
   template <class Back>
   void release_to(consumer_id id, Back back);
-  void come_back(entry e, effects& out, blame why);
+  void come_back(entry e, effects& out, blame why, std::int64_t now);
   void count_failure(entry& e);
   void count_return(entry& e);
   void end(const entry& e, death_reason why, effects& out, blame whose = blame::no);
@@ -488,6 +605,7 @@ private:
   void elide(sequence at, effects& out, bool moved);
   void erase_later(sequence_range which);
   void put_back(entry e);
+  void put_ready(entry e);
   [[nodiscard]] return_counts& counts_of(entry& e);
   void keep_within_memory();
   void fold(lane& its);
@@ -517,6 +635,8 @@ private:
   std::vector<sequence_range> given_;
   std::uint64_t ready_size_ = 0;
   bool may_expire_ = false;  // some message may; otherwise nobody looks
+  // From here on, messages came since consumers were looked at last: they may be handed out even if they expire at once.
+  sequence fresh_{};
 
   // who holds what
   std::unordered_map<consumer_id, std::unique_ptr<holder>> holders_;

@@ -1,10 +1,13 @@
 #include "mailbox/queue_arguments.hpp"
 
+#include "mailbox/deduplication.hpp"
+#include "mailbox/stream_arguments.hpp"
 #include "mailbox/topology.hpp"
 
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <utility>
 
 namespace posthorn {
 
@@ -12,24 +15,45 @@ namespace {
 
 using kind = refusal::kind;
 
-// What RabbitMQ compares when a classic queue is declared again.
-constexpr std::array<std::string_view, 15> compared = {
-    "x-expires",        "x-message-ttl", "x-max-length",           "x-max-length-bytes",
-    "x-max-priority",   "x-overflow",    "x-dead-letter-exchange", "x-dead-letter-routing-key",
-    "x-queue-type",     "x-queue-mode",  "x-queue-version",        "x-single-active-consumer",
-    "x-delivery-limit", "x-dispatch",    "x-hash-header",
+// What RabbitMQ compares when a queue is declared again.
+constexpr std::array<std::string_view, 18> compared = {
+    "x-expires",
+    "x-message-ttl",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-queue-type",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-single-active-consumer",
+    "x-delivery-limit",
+    "x-dispatch",
+    "x-hash-header",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+    "x-stream-filter-size-bytes",
 };
-
-// Promises that a queue of this version does not keep yet.
-constexpr std::array<std::string_view, 2> not_kept = {"x-consumer-timeout", "x-message-deduplication"};
 
 // What is refused for one type of queue, because only another knows it [4]. RabbitMQ refuses x-delivery-limit for classic
 // queues, too; here, all have it.
-constexpr std::array<std::string_view, 4> not_of_quorum = {"x-max-priority", "x-queue-mode",
-                                                           "x-queue-version", "x-max-age"};
-constexpr std::array<std::string_view, 7> not_of_classic = {
-    "x-quorum-initial-group-size", "x-max-age",           "x-dead-letter-strategy", "x-consumer-timeout",
-    "x-delayed-retry-type",        "x-delayed-retry-min", "x-delayed-retry-max",
+constexpr std::array<std::string_view, 7> not_of_quorum = {
+    "x-max-priority",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+    "x-stream-filter-size-bytes",
+    "x-initial-cluster-size",
+};
+constexpr std::array<std::string_view, 10> not_of_classic = {
+    "x-quorum-initial-group-size", "x-max-age",
+    "x-dead-letter-strategy",      "x-consumer-timeout",
+    "x-delayed-retry-type",        "x-delayed-retry-min",
+    "x-delayed-retry-max",         "x-stream-max-segment-size-bytes",
+    "x-stream-filter-size-bytes",  "x-initial-cluster-size",
 };
 
 // The longest time that a queue or a message may be given: ten years, in milliseconds.
@@ -124,6 +148,15 @@ complaint check_strategy(const field_value& value, const field_table&) {
   return std::nullopt;
 }
 
+std::optional<mailbox_rules::delayed_retry> delayed_retry_of(const field_value& value) {
+  const auto text = as_string(value);
+  if (text == "disabled") return mailbox_rules::delayed_retry::disabled;
+  if (text == "all") return mailbox_rules::delayed_retry::all;
+  if (text == "failed") return mailbox_rules::delayed_retry::failed;
+  if (text == "returned") return mailbox_rules::delayed_retry::returned;
+  return std::nullopt;
+}
+
 // Those of `balance` that one message can have.
 std::optional<balance_algorithm> dispatch_of(const field_value& value) {
   const auto name = value.type == 'S' ? as_string(value) : std::nullopt;
@@ -164,7 +197,7 @@ struct checked_argument {
   complaint (*check)(const field_value& value, const field_table& arguments);
 };
 
-constexpr std::array<checked_argument, 15> checks = {{
+constexpr std::array<checked_argument, 19> checks = {{
     {"x-expires", check_expires},
     {"x-message-ttl", check_time},
     {"x-dead-letter-routing-key", check_routing_key},
@@ -175,17 +208,24 @@ constexpr std::array<checked_argument, 15> checks = {{
     {"x-overflow", check_overflow},
     {"x-queue-version", check_version},
     {"x-single-active-consumer", check_bool},
-    {"x-consumer-timeout", check_count},
+    {"x-consumer-timeout", check_time},
+    {"x-delayed-retry-type", check_text},  // RabbitMQ takes any, and disables what it does not know
+    {"x-delayed-retry-min", check_time},
+    {"x-delayed-retry-max", check_time},
     {"x-quorum-initial-group-size", check_size_of_group},
     {"x-queue-leader-locator", check_leader},
     {"x-dispatch", check_dispatch},
     {"x-hash-header", check_text},
+    {deduplication_argument, check_bool},
 }};
 
-bool is_quorum(const field_table& arguments) {
+// What it says, or what is meant where it says nothing.
+std::string_view type_of(const field_table& arguments) {
   const auto* type = arguments.find("x-queue-type");
-  return type != nullptr && type->type == 'S' && as_string(*type) == "quorum";
+  return type != nullptr && type->type == 'S' ? *as_string(*type) : std::string_view{"classic"};
 }
+
+bool is_quorum(const field_table& arguments) { return type_of(arguments) == "quorum"; }
 
 template <std::size_t Count>
 std::optional<refusal> first_of(const std::array<std::string_view, Count>& names,
@@ -199,6 +239,41 @@ std::optional<refusal> first_of(const std::array<std::string_view, Count>& names
   return std::nullopt;
 }
 
+// What only a quorum queue knows.
+void read_rules_of_quorum(const field_table& arguments, mailbox_rules& rules) {
+  const auto time = [&](std::string_view name) -> std::optional<std::chrono::milliseconds> {
+    const auto* value = arguments.find(name);
+    const auto number = value == nullptr ? std::nullopt : as_integer(*value);
+    if (!number || *number < 0) return std::nullopt;
+    return std::chrono::milliseconds{std::min(*number, time_max)};
+  };
+  // Without reject-publish, it is the other strategy by another name [66].
+  const auto* strategy = arguments.find("x-dead-letter-strategy");
+  rules.at_least_once = strategy != nullptr && as_string(*strategy) == "at-least-once" &&
+                        rules.on_overflow == mailbox_rules::overflow::reject_publish &&
+                        rules.dead_letter_exchange.has_value();
+  rules.consumer_timeout = time("x-consumer-timeout");
+  const auto* retry = arguments.find("x-delayed-retry-type");
+  rules.retry = retry == nullptr ? mailbox_rules::delayed_retry::disabled
+                                 : delayed_retry_of(*retry).value_or(mailbox_rules::delayed_retry::disabled);
+  rules.retry_min = time("x-delayed-retry-min").value_or(std::chrono::milliseconds{0});
+  rules.retry_max = time("x-delayed-retry-max");
+  // Where nothing stands aside, they are nothing to tell queues apart by.
+  if (rules.retry != mailbox_rules::delayed_retry::disabled && rules.retry_min.count() != 0) return;
+  rules.retry = mailbox_rules::delayed_retry::disabled;
+  rules.retry_min = {};
+  rules.retry_max.reset();
+}
+
+// RabbitMQ compares how long they are, in milliseconds, and not how they are written.
+std::optional<std::pair<std::chrono::milliseconds, std::chrono::milliseconds>> differing_ages(
+    std::string_view name, const field_value& one, const field_value& other) {
+  if (name != "x-max-age" || one.type != 'S' || other.type != 'S') return std::nullopt;
+  const auto a = stream_age(*as_string(one)), b = stream_age(*as_string(other));
+  if (!a || !b) return std::nullopt;
+  return std::pair{*a, *b};
+}
+
 }  // namespace
 
 std::optional<refusal> check_queue_arguments(const declare_queue& command, const field_table& arguments,
@@ -210,14 +285,14 @@ std::optional<refusal> check_queue_arguments(const declare_queue& command, const
                                                     ": {unacceptable_type," +
                                                     std::string{type_name(type->type)} + "}"};
     }
-    if (*text != "classic" && *text != "quorum") {
+    if (*text != "classic" && *text != "quorum" && *text != "stream") {
       return refusal{kind::precondition_failed, "invalid arg 'x-queue-type' for " + std::string{described} +
                                                     ": " + unsupported("queue type", *type)};
     }
-    if (*text == "quorum") {  // [10]
+    if (*text != "classic") {  // [10]
       if (command.server_named) {
-        return refusal{kind::precondition_failed,
-                       "Cannot declare a server-named queue for type rabbit_quorum_queue"};
+        return refusal{kind::precondition_failed, "Cannot declare a server-named queue for type rabbit_" +
+                                                      std::string{*text} + "_queue"};
       }
       const auto invalid = [&](std::string_view what) {
         return refusal{kind::precondition_failed,
@@ -244,24 +319,20 @@ std::optional<refusal> check_queue_arguments(const declare_queue& command, const
                      "invalid arg " + quoted(name) + " for " + std::string{described} + ": " + *wrong};
     }
   }
-  const bool quorum = is_quorum(arguments);
-  auto refused = quorum
+  if (type_of(arguments) == "stream") return check_stream_arguments(arguments, described);
+  auto refused = is_quorum(arguments)
                      ? first_of(not_of_quorum, arguments, described, " of queue type rabbit_quorum_queue")
                      : first_of(not_of_classic, arguments, described, " of queue type rabbit_classic_queue");
   if (refused) return refused;
-  constexpr std::string_view not_yet =
-      ": this version of Posthorn does not support it yet; declare the queue without it";
-  // Without reject-publish, it is the other strategy by another name [66].
-  const auto* strategy = arguments.find("x-dead-letter-strategy");
-  if (strategy != nullptr && as_string(*strategy) == "at-least-once" &&
-      rules_of(arguments).on_overflow == mailbox_rules::overflow::reject_publish) {
-    return first_of<1>({"x-dead-letter-strategy"}, arguments, described, not_yet);
-  }
-  return first_of(not_kept, arguments, described, not_yet);
+  return std::nullopt;
 }
 
 mailbox_rules rules_of(const field_table& arguments) {
   mailbox_rules rules;
+  if (type_of(arguments) == "stream") {
+    rules.stream = stream_rules_of(arguments);
+    return rules;
+  }
   // `least` is what the check lets through.
   const auto whole = [&](std::string_view name, std::int64_t least) -> std::optional<std::int64_t> {
     const auto* value = arguments.find(name);
@@ -291,6 +362,7 @@ mailbox_rules rules_of(const field_table& arguments) {
     rules.delivery_limit = delivery_limit_of_quorum;
   }
   rules.quorum = is_quorum(arguments);
+  if (rules.quorum) read_rules_of_quorum(arguments, rules);
   if (const auto most = whole("x-max-priority", 1); most && !rules.quorum)
     rules.priority_max = static_cast<std::uint8_t>(std::min(*most, priority_max));
   if (const auto* single = arguments.find("x-single-active-consumer"))
@@ -298,6 +370,7 @@ mailbox_rules rules_of(const field_table& arguments) {
   if (const auto* dispatch = arguments.find("x-dispatch"))
     rules.dispatch = dispatch_of(*dispatch).value_or(balance_algorithm::round_robin);
   if (rules.dispatch == balance_algorithm::consistent_hash) rules.hash_header = text("x-hash-header");
+  rules.deduplicates = deduplicates(arguments);
   return rules;
 }
 
@@ -328,6 +401,14 @@ field_table arguments_of(const mailbox_rules& rules) {
   text("x-dead-letter-exchange", rules.dead_letter_exchange);
   text("x-dead-letter-routing-key", rules.dead_letter_routing_key);
   if (rules.quorum) out.add("x-queue-type", field_value::of_string("quorum"));
+  if (rules.at_least_once) out.add("x-dead-letter-strategy", field_value::of_string("at-least-once"));
+  time("x-consumer-timeout", rules.consumer_timeout);
+  if (rules.retry != mailbox_rules::delayed_retry::disabled) {
+    constexpr const char* names[] = {"disabled", "all", "failed", "returned"};
+    out.add("x-delayed-retry-type", field_value::of_string(names[static_cast<std::size_t>(rules.retry)]));
+    out.add("x-delayed-retry-min", field_value::of_long(rules.retry_min.count()));
+    time("x-delayed-retry-max", rules.retry_max);
+  }
   if (rules.quorum && !rules.delivery_limit) {
     out.add("x-delivery-limit", field_value::of_long(-1));
   } else {
@@ -338,6 +419,18 @@ field_table arguments_of(const mailbox_rules& rules) {
   if (rules.dispatch != balance_algorithm::round_robin)
     out.add("x-dispatch", field_value::of_string(to_string(rules.dispatch)));
   text("x-hash-header", rules.hash_header);
+  if (rules.deduplicates) out.add(std::string{deduplication_argument}, field_value::of_bool(true));
+  if (rules.stream) {
+    out.add("x-queue-type", field_value::of_string("stream"));
+    whole("x-max-length-bytes", rules.stream->size_max);
+    if (rules.stream->age_max)
+      out.add("x-max-age",
+              field_value::of_string(std::to_string(rules.stream->age_max->count() / 1000) + "s"));
+    if (rules.stream->segment_size_max != stream_rules::segment_size_default) {
+      out.add("x-stream-max-segment-size-bytes",
+              field_value::of_long(static_cast<std::int64_t>(rules.stream->segment_size_max)));
+    }
+  }
   return out;
 }
 
@@ -360,6 +453,11 @@ std::optional<std::string> inequivalent_argument(const field_table& current, con
   if (now != nullptr && asked != nullptr) {
     const auto a = as_integer(*now), b = as_integer(*asked);
     if (a && b ? *a == *b : *now == *asked) return std::nullopt;
+    if (const auto ages = differing_ages(name, *now, *asked)) {
+      if (ages->first == ages->second) return std::nullopt;
+      return "received " + quoted(std::to_string(ages->second.count())) + " but current is " +
+             quoted(std::to_string(ages->first.count()));
+    }
     return "received " + quoted(to_string(*asked)) + " but current is " + quoted(to_string(*now));
   }
   return "received " + described(asked) + " but current is " + described(now);

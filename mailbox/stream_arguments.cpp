@@ -15,8 +15,8 @@ namespace {
 
 using kind = refusal::kind;
 
-// What is refused for a stream, because only other types of queues know it [4].
-constexpr std::array<std::string_view, 17> not_of_stream = {
+// What is refused for a stream, because only other types of queues know it [4]; the last three are ours.
+constexpr std::array<std::string_view, 20> not_of_stream = {
     "x-expires",
     "x-message-ttl",
     "x-max-priority",
@@ -34,6 +34,9 @@ constexpr std::array<std::string_view, 17> not_of_stream = {
     "x-delayed-retry-type",
     "x-delayed-retry-min",
     "x-delayed-retry-max",
+    "x-dispatch",
+    "x-hash-header",
+    "x-message-deduplication",
 };
 
 constexpr std::string_view age_argument = "x-max-age", size_argument = "x-max-length-bytes",

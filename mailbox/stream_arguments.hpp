@@ -63,6 +63,12 @@ struct stream_filter {
   friend bool operator==(const stream_filter&, const stream_filter&) = default;
 };
 
+// What a reader asks for.
+struct stream_reading {
+  stream_start start;
+  stream_filter filter;
+};
+
 // Why this cannot be a reader [55]. `prefetch` is what a consumer of the channel gets now.
 [[nodiscard]] std::optional<refusal> check_stream_reader(const field_table& arguments, std::uint32_t prefetch,
                                                          bool acknowledges, std::string_view described);

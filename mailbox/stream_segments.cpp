@@ -17,6 +17,14 @@ std::int64_t end_of_life(std::int64_t came_at, std::chrono::milliseconds age_max
   return age_max.count() > never - std::max<std::int64_t>(came_at, 0) ? never : came_at + age_max.count();
 }
 
+// `later` follows.
+void join(stream_segment& to, const stream_segment& later) noexcept {
+  to.last = later.last;
+  to.last_time = later.last_time;
+  to.count += later.count;
+  to.size += later.size;
+}
+
 }  // namespace
 
 bool stream_segments::add(sequence at, std::uint64_t size, std::int64_t came_at) {
@@ -49,15 +57,27 @@ void stream_segments::merge_neighbours() {
       merged.push_back(next);
       continue;
     }
-    auto& before = merged.back();
-    before.last = next.last;
-    before.last_time = next.last_time;
-    before.count += next.count;
-    before.size += next.size;
+    join(merged.back(), next);
   }
   segments_ = std::move(merged);
   constexpr auto most = std::numeric_limits<std::uint64_t>::max() / 2;
   step_ = std::min(at_least_one(step_), most) * 2;
+}
+
+stream_segments stream_segments::joined(std::uint64_t segment_size_max) const {
+  stream_segments out{segment_size_max};
+  for (std::size_t i = 0; i < segments_.size(); ++i) {
+    const auto& next = segments_[i];
+    if (out.segments_.empty() || out.segments_.back().size >= at_least_one(segment_size_max)) {
+      out.segments_.push_back(next);
+    } else {
+      join(out.segments_.back(), next);
+    }
+  }
+  out.count_ = count_;
+  out.size_ = size_;
+  out.last_time_ = last_time_;
+  return out;
 }
 
 std::optional<sequence> stream_segments::retain(const stream_rules& rules, std::int64_t now) {

@@ -51,6 +51,8 @@ public:
 
   // Of the steps to come.
   void set_segment_size(std::uint64_t size_max) noexcept;
+  // The same messages in larger steps: neighbours become one until it has this size.
+  [[nodiscard]] stream_segments joined(std::uint64_t segment_size_max) const;
 
   // Drops the oldest steps as long as the rest is larger than it may be, or the youngest message in them is too old; the
   // last step stays. The last place that went.

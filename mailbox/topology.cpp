@@ -2,6 +2,8 @@
 
 #include "mailbox/balance.hpp"
 #include "mailbox/carbon_copies.hpp"
+#include "mailbox/deduplication.hpp"
+#include "mailbox/delayed.hpp"
 #include "mailbox/erlang_term.hpp"
 #include "mailbox/properties.hpp"
 #include "mailbox/queue_arguments.hpp"
@@ -42,6 +44,11 @@ std::string key_of(destination_kind to, std::string_view destination, std::strin
     key += arguments;
   }
   return key;
+}
+
+// RabbitMQ writes it as an atom of Erlang's, which has quotes of its own around a hyphen.
+std::string type_as_told(std::string_view type) {
+  return type.find('-') == std::string_view::npos ? std::string{type} : quoted(type);
 }
 std::string key_of(binding_id id) {
   std::string key;
@@ -153,6 +160,8 @@ std::string_view to_string(exchange_type type) noexcept {
     case exchange_type::random: return "x-random";
     case exchange_type::local_random: return "x-local-random";
     case exchange_type::recent_history: return "x-recent-history";
+    case exchange_type::delayed: return delayed_exchange_type;
+    case exchange_type::deduplicating: return deduplication_exchange_type;
   }
   return "unknown";
 }
@@ -165,7 +174,8 @@ std::optional<exchange_type> exchange_type_of(std::string_view name) noexcept {
 }
 
 bool exchange_state::key_decides() const noexcept {
-  switch (definition.type) {
+  if (delays || remembers) return false;
+  switch (routes_as) {
     case exchange_type::direct:
     case exchange_type::fanout:
     case exchange_type::topic:
@@ -174,7 +184,9 @@ bool exchange_state::key_decides() const noexcept {
     case exchange_type::headers:
     case exchange_type::random:
     case exchange_type::local_random:
-    case exchange_type::recent_history: return false;
+    case exchange_type::recent_history:
+    case exchange_type::delayed:
+    case exchange_type::deduplicating: return false;
   }
   return false;
 }
@@ -206,6 +218,27 @@ hash_source hash_source_of(const field_table& arguments) {
   }
   if (const auto* property = hashed_property_of(arguments)) return {property->part, {}};
   return {};
+}
+
+// What an exchange of this type does with what has come to it and may go on.
+exchange_type plain_type_of(exchange_type type, const field_table& arguments) {
+  if (type == exchange_type::delayed) {
+    const auto inner = delayed_type_of(arguments);
+    const auto* known = std::get_if<exchange_type>(&inner);  // it is, unless the store says otherwise
+    type = known != nullptr ? *known : exchange_type::direct;
+  }
+  return type == exchange_type::deduplicating ? exchange_type::fanout : type;
+}
+
+// What it has to remember, or why it may not be declared.
+std::variant<std::optional<deduplication_rules>, std::string> rules_of_exchange(
+    exchange_type type, const field_table& arguments) {
+  if (type == exchange_type::delayed) {
+    auto inner = delayed_type_of(arguments);
+    if (auto* why = std::get_if<std::string>(&inner)) return std::move(*why);
+    type = std::get<exchange_type>(inner);
+  }
+  return deduplication_of_exchange(to_string(type), arguments);
 }
 
 // What a new exchange of this type may not have, in RabbitMQ's words; except for a header or property that is not a
@@ -240,17 +273,29 @@ topology::topology(std::string vhost) : vhost_{std::move(vhost)} {
   add_exchange({"amq.match", exchange_type::headers, true, false, false, {}});
 }
 
+void topology::set_alternate(std::string_view exchange, std::string alternate) {
+  if (const auto* found = exchanges_.find(exchange); found != nullptr && found->alternate != alternate) {
+    exchanges_.edit(exchange).alternate = std::move(alternate);
+  }
+}
+
 const exchange_state* topology::find_exchange(std::string_view name) const noexcept {
   return exchanges_.find(name);
 }
 
 void topology::add_exchange(exchange_definition definition) {
   exchange_state state;
+  state.routes_as = plain_type_of(definition.type, {});
   if (const auto arguments = decode_table(as_bytes(definition.arguments))) {
     if (const auto* alternate = arguments->find("alternate-exchange")) {
       state.alternate = as_string(*alternate).value_or("");
     }
-    if (definition.type == exchange_type::consistent_hash) state.hashed = hash_source_of(*arguments);
+    state.routes_as = plain_type_of(definition.type, *arguments);
+    state.delays = definition.type == exchange_type::delayed;
+    const auto rules = rules_of_exchange(definition.type, *arguments);
+    const auto* valid = std::get_if<std::optional<deduplication_rules>>(&rules);
+    state.remembers = valid != nullptr && valid->has_value();
+    if (state.routes_as == exchange_type::consistent_hash) state.hashed = hash_source_of(*arguments);
   }
   state.definition = std::move(definition);
   const auto name = state.definition.name;
@@ -288,10 +333,15 @@ std::optional<refusal> topology::on(const declare_exchange& c, changes& out) {
       return refusal{kind::precondition_failed, "invalid type " + quoted(type_name(alternate->type)) +
                                                     " for arg 'alternate-exchange' in " + described};
     }
-    if (auto wrong = invalid_exchange_arguments(*type, *arguments, described)) {
+    const auto rules = rules_of_exchange(*type, *arguments);
+    if (const auto* wrong = std::get_if<std::string>(&rules))
+      return refusal{kind::precondition_failed, *wrong};
+    if (auto wrong = invalid_exchange_arguments(plain_type_of(*type, *arguments), *arguments, described)) {
       return refusal{kind::precondition_failed, std::move(*wrong)};
     }
     exchange_definition made{c.name, *type, c.durable, c.auto_delete, c.internal, c.arguments};
+    const bool remembers = std::get<std::optional<deduplication_rules>>(rules).has_value();
+    if (remembers || *type == exchange_type::delayed) made.id = c.id;
     add_exchange(made);
     out.emplace_back(exchange_added{std::move(made)});
     return std::nullopt;
@@ -302,7 +352,9 @@ std::optional<refusal> topology::on(const declare_exchange& c, changes& out) {
                                                   quoted(c.name) + here + ": received " + quoted(received) +
                                                   " but current is " + quoted(current)};
   };
-  if (present.type != *type) return differs("type", c.type, to_string(present.type));
+  if (present.type != *type) {
+    return differs("type", type_as_told(c.type), type_as_told(to_string(present.type)));
+  }
   if (present.durable != c.durable)
     return differs("durable", bool_text(c.durable), bool_text(present.durable));
   if (present.auto_delete != c.auto_delete) {
@@ -443,6 +495,16 @@ void topology::attach(mailbox_id id, std::string_view name, std::shared_ptr<mail
   queues_.set(name, std::move(changed));
 }
 
+void topology::attach_keeper(std::string_view exchange, std::shared_ptr<mailbox_port> port) {
+  const auto* found = find_exchange(exchange);
+  if (found == nullptr) return;
+  auto keeper = std::make_shared<queue_definition>();
+  keeper->id = found->definition.id;
+  keeper->durable = found->definition.durable;
+  keeper->port = std::move(port);
+  exchanges_.edit(exchange).keeper = std::move(keeper);
+}
+
 // --- bindings ---------------------------------------------------------------------------------------------------
 
 std::optional<refusal> topology::check_ends(destination_kind to, const std::string& source,
@@ -542,14 +604,14 @@ std::optional<refusal> topology::add_binding(const bind& c, changes& out) {
   const auto arguments = decode_table(as_bytes(c.arguments));
   if (!arguments) return refusal{kind::precondition_failed, arguments.error().text};
   binding_definition made;
-  if (source->definition.type == exchange_type::headers) {
+  if (source->routes_as == exchange_type::headers) {
     auto match = header_match_of(*arguments);
     if (auto* refused = std::get_if<refusal>(&match)) return std::move(*refused);
     made.headers = std::move(std::get<header_match>(match));
-  } else if (source->definition.type == exchange_type::consistent_hash) {
+  } else if (source->routes_as == exchange_type::consistent_hash) {
     auto weight = weight_of(c.routing_key);
     if (auto* refused = std::get_if<refusal>(&weight)) return std::move(*refused);
-  } else if (source->definition.type == exchange_type::local_random) {
+  } else if (source->routes_as == exchange_type::local_random) {
     if (auto refused = check_local_random(c)) return refused;
   }
   if (c.kind == destination_kind::queue) {  // only now, as RabbitMQ does, but also if the binding is there
@@ -596,7 +658,7 @@ void topology::add_binding(const binding_ptr& binding, const std::string& key) {
   auto& source = exchanges_.edit(binding->source);
   source.bindings.set(key, binding);
   if (binding->kind == destination_kind::exchange) source.leads_to_exchanges = true;
-  switch (source.definition.type) {
+  switch (source.routes_as) {
     case exchange_type::direct: source.by_key.edit(binding->routing_key).set(key, binding); break;
     case exchange_type::fanout: break;
     case exchange_type::topic:
@@ -612,7 +674,9 @@ void topology::add_binding(const binding_ptr& binding, const std::string& key) {
     case exchange_type::modulus_hash:
     case exchange_type::random:
     case exchange_type::local_random: source.choice.add(binding); break;
-    case exchange_type::recent_history: break;
+    case exchange_type::recent_history:
+    case exchange_type::delayed:
+    case exchange_type::deduplicating: break;
   }
   by_destination_.edit(destination_key(binding->kind, binding->destination))
       .edit(binding->source)
@@ -656,7 +720,7 @@ bool topology::remove_binding(const binding_ptr& binding, const std::string& key
   expects(find_exchange(binding->source) != nullptr, "the source of a binding exists");
   auto& source = exchanges_.edit(binding->source);
   source.bindings.erase(key);
-  switch (source.definition.type) {
+  switch (source.routes_as) {
     case exchange_type::direct: {
       auto& set = source.by_key.edit(binding->routing_key);
       set.erase(key);
@@ -672,7 +736,9 @@ bool topology::remove_binding(const binding_ptr& binding, const std::string& key
     case exchange_type::modulus_hash:
     case exchange_type::random:
     case exchange_type::local_random: source.choice.remove(*binding); break;
-    case exchange_type::recent_history: break;
+    case exchange_type::recent_history:
+    case exchange_type::delayed:
+    case exchange_type::deduplicating: break;
   }
   return source.bindings.empty() && source.definition.auto_delete;
 }
@@ -703,7 +769,7 @@ void topology::restore(queue_definition queue) {
 
 void topology::restore(binding_definition binding) {
   if (const auto* source = find_exchange(binding.source);
-      source != nullptr && source->definition.type == exchange_type::headers) {
+      source != nullptr && source->routes_as == exchange_type::headers) {
     const auto arguments = decode_table(as_bytes(binding.arguments));
     if (arguments) {
       auto match = header_match_of(*arguments);
@@ -752,6 +818,18 @@ std::string hashed_part(const hash_source& source, std::string_view routing_key,
 
 }  // namespace
 
+// What comes to an exchange that remembers is kept if it leads somewhere: nobody has to remember what went nowhere. Also
+// what cannot have passed before, so that no message overtakes another. No look goes through a second such exchange.
+bool topology::is_kept(const exchange_state& exchange, std::string_view routing_key,
+                       std::span<const std::byte> properties, const passage& with) const {
+  if (exchange.delays && delay_of(properties) > 0) return true;
+  if (!exchange.remembers || with.is_first) return false;
+  std::vector<queue_ptr> behind;
+  route(exchange, routing_key, properties, behind,
+        {.chance = with.chance, .by_key_alone = with.by_key_alone, .is_first = true});
+  return !behind.empty();
+}
+
 void topology::route(const exchange_state& start, std::string_view routing_key,
                      std::span<const std::byte> properties, std::vector<queue_ptr>& out,
                      const passage& with) const {
@@ -776,6 +854,12 @@ void topology::route(const exchange_state& start, std::string_view routing_key,
     to_visit.pop_back();
     if (std::find(visited.begin(), visited.end(), exchange) != visited.end()) continue;
     visited.push_back(exchange);
+    if (exchange->keeper) [[unlikely]] {
+      if (is_kept(*exchange, routing_key, properties, with)) {
+        out.push_back(exchange->keeper);
+        continue;
+      }
+    }
     bool routed = false;
     const auto follow = [&](const binding_ptr& b) {
       routed = true;
@@ -787,7 +871,7 @@ void topology::route(const exchange_state& start, std::string_view routing_key,
     };
     const auto follow_each = [&](const std::string&, const binding_ptr& b) { follow(b); };
     const auto& choice = exchange->choice;
-    switch (exchange->definition.type) {
+    switch (exchange->routes_as) {
       case exchange_type::direct:
         for_each_key([&](std::string_view key) {
           if (const auto* set = exchange->by_key.find(key)) set->for_each(follow_each);
@@ -828,6 +912,8 @@ void topology::route(const exchange_state& start, std::string_view routing_key,
         exchange->bindings.for_each(follow_each);
         if (with.histories != nullptr) with.histories->push_back(exchange->definition.name);
         break;
+      case exchange_type::delayed:
+      case exchange_type::deduplicating: break;  // no plain types
     }
     if (!routed && !exchange->alternate.empty()) {
       if (const auto* alternate = find_exchange(exchange->alternate)) to_visit.push_back(alternate);

@@ -65,11 +65,14 @@ enum class exchange_type : std::uint8_t {
   local_random,  // the same among queues of this node. All are of this node.
   // A fanout exchange whose last messages also go to whatever is bound later: mailbox/recent_history.hpp.
   recent_history,
+  delayed,        // as the type in its argument says, when a message's time has come: mailbox/delayed.hpp
+  deduplicating,  // a fanout exchange that nothing passes twice: mailbox/deduplication.hpp
 };
 inline constexpr exchange_type exchange_types[] = {
     exchange_type::direct,  exchange_type::fanout,          exchange_type::topic,
     exchange_type::headers, exchange_type::consistent_hash, exchange_type::modulus_hash,
-    exchange_type::random,  exchange_type::local_random,    exchange_type::recent_history};
+    exchange_type::random,  exchange_type::local_random,    exchange_type::recent_history,
+    exchange_type::delayed, exchange_type::deduplicating};
 // As clients declare it: "direct", "x-consistent-hash", …
 [[nodiscard]] std::string_view to_string(exchange_type type) noexcept;
 [[nodiscard]] std::optional<exchange_type> exchange_type_of(std::string_view name) noexcept;
@@ -79,6 +82,8 @@ struct exchange_definition {
   exchange_type type = exchange_type::direct;
   bool durable = false, auto_delete = false, internal = false;
   std::string arguments;  // field table as it came, without its length
+  // Under which stands what it keeps in the store: of one that delays messages or remembers them. 0: of all others.
+  mailbox_id id{};
 };
 
 struct queue_definition {
@@ -126,6 +131,10 @@ struct hash_source {
 
 struct exchange_state {
   exchange_definition definition;
+  exchange_type routes_as = exchange_type::direct;  // a plain type, whatever the exchange does besides
+  bool delays = false, remembers = false;
+  // The exchange's own actor, which takes what has to wait and what may have passed already. Null: it has none.
+  std::shared_ptr<const queue_definition> keeper;
   std::string alternate;               // where unroutable messages go; empty: nowhere
   hash_source hashed;                  // consistent hash
   binding_set bindings;                // all of which it is the source
@@ -150,6 +159,8 @@ struct passage {
   std::vector<std::string_view>* histories = nullptr;
   // The headers CC and BCC name no keys: see envelope::by_key_alone.
   bool by_key_alone = false;
+  // No exchange asks whether it has seen the message before: that was asked, or it comes from the node itself.
+  bool is_first = false;
 };
 
 // --- commands ---------------------------------------------------------------------------------------------------
@@ -158,6 +169,7 @@ struct declare_exchange {
   std::string name, type;
   bool passive = false, durable = false, auto_delete = false, internal = false;
   std::string arguments;
+  mailbox_id id{};  // of what the new exchange keeps, if it keeps anything; never used before on this node
 };
 struct delete_exchange {
   std::string name;
@@ -237,6 +249,11 @@ public:
 
   // Ties a queue to what stands behind it.
   void attach(mailbox_id id, std::string_view name, std::shared_ptr<mailbox_port> port);
+  // The same for an exchange that keeps something.
+  void attach_keeper(std::string_view exchange, std::shared_ptr<mailbox_port> port);
+
+  // Where the exchange's unroutable messages go from now on: by a policy.
+  void set_alternate(std::string_view exchange, std::string alternate);
 
   // Tells published snapshots apart; never 0. Its owner counts it up before it publishes.
   [[nodiscard]] std::uint64_t version() const noexcept { return version_; }
@@ -280,6 +297,9 @@ public:
 
 private:
   void add_exchange(exchange_definition definition);
+  // It goes to the exchange's own actor, and not on its way yet.
+  [[nodiscard]] bool is_kept(const exchange_state& exchange, std::string_view routing_key,
+                             std::span<const std::byte> properties, const passage& with) const;
   std::optional<refusal> add_binding(const bind& command, changes& out);
   // `key` tells it apart from the other bindings of its source.
   void add_binding(const binding_ptr& binding, const std::string& key);

@@ -2,6 +2,7 @@
 
 #include "gateway/version.hpp"
 #include "node/commands/command.hpp"
+#include "node/commands/usage_error.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -45,6 +46,7 @@ int run_command_line(std::vector<std::string> arguments, std::ostream& out, std:
   add_list(app, context);
   add_actors(app, context);
   add_alarms(app, context);
+  add_delayed(app, context);
   add_administration(app, context);
   add_backup(app, context);
   add_verify(app, context);
@@ -56,8 +58,9 @@ int run_command_line(std::vector<std::string> arguments, std::ostream& out, std:
     app.parse(std::move(arguments));
   } catch (const CLI::ParseError& failure) {
     // Help and version come this way, too.
-    const int code = app.exit(failure, out, err);
-    return code == 0 ? 0 : to_int(exit_code::wrong_usage);
+    if (failure.get_exit_code() == 0) return app.exit(failure, out, err);
+    err << usage_error(app, failure);
+    return to_int(exit_code::wrong_usage);
   }
   return to_int(context.action());
 }

@@ -124,13 +124,17 @@ public:
     std::signal(SIGPIPE, SIG_IGN);
     if (const auto code = prepare_data_directory(); code != exit_code::ok) return to_int(code);
     // HTTP comes first: while the store is read, /healthz says so.
-    auto http = http::server::listen(
-        outside_, settings_.http_listen.host, settings_.http_listen.port,
-        http::make_management(status_, status_, &status_, administration_, [this](std::function<void()> run) {
-          asio::post(outside_, [this, r = std::move(run)] {
-            if (is_watching_) r();
-          });
-        }));
+    const auto later = [this](std::function<void()> run) {
+      asio::post(outside_, [this, r = std::move(run)] {
+        if (is_watching_) r();
+      });
+    };
+    http::server_limits limits;
+    limits.large_body_size_max = settings_.http_definitions_size_max.bytes;
+    auto http =
+        http::server::listen(outside_, settings_.http_listen.host, settings_.http_listen.port,
+                             http::make_management(status_, status_, &status_, administration_, later),
+                             limits, http::make_body_gate(status_, administration_, later));
     if (!http)
       return to_int(fail(exit_code_of(http.error()), http.error().text + "; choose another with --http"));
     http_ = std::move(*http);
@@ -187,6 +191,8 @@ private:
     wanted.disk_free_min =
         settings_.store_disk_free_min ? std::max<std::uint64_t>(1, settings_.store_disk_free_min->bytes) : 0;
     wanted.memory_messages_max = settings_.memory_messages_max.bytes;
+    wanted.consumer_timeout = settings_.amqp_consumer_timeout;
+    wanted.dead_letter_retry = settings_.amqp_dead_letter_retry;
     wanted.memory_high_watermark = bytes_of(settings_.memory_high_watermark);
     wanted.threads = static_cast<unsigned>(settings_.threads_actors);
     wanted.faults = faults_;
@@ -210,6 +216,7 @@ private:
   exit_code start_amqp() {
     amqp091::server_settings wanted;
     wanted.version = product_version;
+    wanted.speaks_as_rabbitmq = settings_.amqp_product == product_name::rabbitmq;
     wanted.host = settings_.amqp_listen.host;
     wanted.port = settings_.amqp_listen.port;
     wanted.heartbeat = settings_.amqp_heartbeat;

@@ -28,6 +28,11 @@ constexpr std::array<std::pair<std::string_view, log_format>, 2> log_formats{{
     {"json", log_format::json},
 }};
 
+constexpr std::array<std::pair<std::string_view, product_name>, 2> product_names{{
+    {"RabbitMQ", product_name::rabbitmq},
+    {"Posthorn", product_name::posthorn},
+}};
+
 constexpr std::array<std::pair<std::string_view, certificate_check>, 3> certificate_checks{{
     {"none", certificate_check::none},
     {"peer", certificate_check::peer},
@@ -63,8 +68,8 @@ constexpr std::array<unit, 11> size_units{{
 
 constexpr std::array<unit, 3> duration_units{{{"ms", 1}, {"s", 1'000}, {"min", 60'000}}};
 
-const std::array<setting, 26>& table() {
-  static const std::array<setting, 26> rows{{
+const std::array<setting, 30>& table() {
+  static const std::array<setting, 30> rows{{
       {"node", "name", "--node-name", "NAME", "", "name of this node (default posthorn@HOST)",
        &settings::node_name},
       {"node", "data_dir", "--data-dir", "DIR", "/var/lib/posthorn", "directory of the store",
@@ -85,10 +90,16 @@ const std::array<setting, 26>& table() {
        &settings::amqp_connection_max, 0, 10'000'000},
       {"amqp", "handshake_timeout", "--amqp-handshake-timeout", "TIME", "10 s", "time to open a connection",
        &settings::amqp_handshake_timeout, 100, day_ms},
+      {"amqp", "consumer_timeout", "--amqp-consumer-timeout", "TIME", "30 min",
+       "for consumers to answer; 0 ms: none", &settings::amqp_consumer_timeout, 0, 366 * day_ms},
+      {"amqp", "dead_letter_retry", "--amqp-dead-letter-retry", "TIME", "5 s",
+       "between tries of kept dead letters", &settings::amqp_dead_letter_retry, 100, day_ms},
       {"amqp", "tls_listen", "--amqps", "HOST:PORT", "none", "a further port, for TLS alone",
        &settings::amqp_tls_listen},
       {"amqp", "proxy_trusted", "--amqp-proxy-trusted", "NETWORKS", "none",
        "proxies that may name their clients", &settings::amqp_proxy_trusted},
+      {"amqp", "product", "--amqp-product", "NAME", "RabbitMQ", "what clients are told it is",
+       &settings::amqp_product},
       {"tls", "certificate", "--tls-certificate", "FILE", "none", "the node's certificates, in PEM",
        &settings::tls_certificate, 0, 0, true},
       {"tls", "key", "--tls-key", "FILE", "none", "their key, in PEM", &settings::tls_key, 0, 0, true},
@@ -100,6 +111,8 @@ const std::array<setting, 26>& table() {
        &settings::tls_login_from, 0, 0, true},
       {"http", "listen", "--http", "HOST:PORT", "*:15672", "health, metrics and the API",
        &settings::http_listen},
+      {"http", "definitions_size_max", "--http-definitions-size-max", "SIZE", "16 MiB",
+       "largest file of definitions", &settings::http_definitions_size_max, 64ULL << 10, 512ULL << 20},
       {"log", "level", "--log-level", "LEVEL", "info", "debug, info, warning or error", &settings::level, 0,
        0, true},
       {"log", "format", "--log-format", "FORMAT", "text", "text or json, to standard error",
@@ -126,7 +139,7 @@ struct foreign_key {
   std::string_view ours;
 };
 
-constexpr std::array<foreign_key, 26> foreign_keys{{
+constexpr std::array<foreign_key, 27> foreign_keys{{
     {"listeners.tcp.default", "amqp.listen"},
     {"listeners.tcp", "amqp.listen"},
     {"management.tcp.port", "http.listen"},
@@ -140,6 +153,7 @@ constexpr std::array<foreign_key, 26> foreign_keys{{
     {"connection_max", "amqp.connection_max"},
     {"max_message_size", "amqp.message_size_max"},
     {"handshake_timeout", "amqp.handshake_timeout"},
+    {"consumer_timeout", "amqp.consumer_timeout"},
     {"disk_free_limit.absolute", "store.disk_free_min"},
     {"disk_free_limit", "store.disk_free_min"},
     {"vm_memory_high_watermark", "memory.high_watermark"},
@@ -449,6 +463,12 @@ bool read(const setting&, const found_value& found, log_format& out) {
   return value.has_value();
 }
 
+bool read(const setting&, const found_value& found, product_name& out) {
+  const auto value = named(found, product_names);
+  if (value) out = *value;
+  return value.has_value();
+}
+
 // The same types, written as a configuration file writes them.
 std::string toml_string(std::string_view text) {
   std::string out = "\"";
@@ -500,6 +520,7 @@ std::string name_of(Enum value, const std::array<std::pair<std::string_view, Enu
 }
 std::string show(certificate_check value) { return name_of(value, certificate_checks); }
 std::string show(login_source value) { return name_of(value, login_sources); }
+std::string show(product_name value) { return name_of(value, product_names); }
 std::string show(log_level value) { return toml_string(to_string(value)); }
 std::string show(log_format value) { return toml_string(value == log_format::json ? "json" : "text"); }
 
@@ -742,6 +763,8 @@ std::string setting::expected() const {
           return names_of(certificate_checks);
         } else if constexpr (std::is_same_v<type, login_source>) {
           return names_of(login_sources);
+        } else if constexpr (std::is_same_v<type, product_name>) {
+          return names_of(product_names);
         } else if constexpr (std::is_same_v<type, log_level>) {
           return names_of(log_levels);
         } else {

@@ -63,6 +63,9 @@ struct network_list {
 enum class certificate_check : std::uint8_t { none, peer, required };
 enum class login_source : std::uint8_t { common_name, distinguished_name, san_dns, san_email, san_uri };
 
+// What the node calls itself to AMQP clients: gateway/amqp091/server.hpp.
+enum class product_name : std::uint8_t { rabbitmq, posthorn };
+
 enum class log_level : std::uint8_t { debug, info, warning, error };
 enum class log_format : std::uint8_t { text, json };
 
@@ -81,14 +84,18 @@ struct settings {
   byte_size amqp_message_size_max;
   std::uint64_t amqp_connection_max = 0;
   std::chrono::milliseconds amqp_handshake_timeout{};
+  std::chrono::milliseconds amqp_consumer_timeout{};
+  std::chrono::milliseconds amqp_dead_letter_retry{};
   std::optional<listen_address> amqp_tls_listen;
   network_list amqp_proxy_trusted;
+  product_name amqp_product = product_name::rabbitmq;
 
   std::optional<std::filesystem::path> tls_certificate, tls_key, tls_ca;
   certificate_check tls_verify = certificate_check::none;
   login_source tls_login_from = login_source::common_name;
 
   listen_address http_listen;
+  byte_size http_definitions_size_max;
 
   log_level level = log_level::info;
   log_format format = log_format::text;
@@ -111,7 +118,7 @@ using setting_member =
                  std::optional<byte_size> settings::*, log_level settings::*, log_format settings::*,
                  std::optional<listen_address> settings::*, std::optional<std::filesystem::path> settings::*,
                  network_list settings::*, memory_limit settings::*, certificate_check settings::*,
-                 login_source settings::*>;
+                 login_source settings::*, product_name settings::*>;
 
 // One row of the table.
 struct setting {

@@ -3,6 +3,7 @@
 // Plain values. docs/store.md has how they stand on disk, persist/actor_tables.hpp reads and writes them.
 #pragma once
 
+#include "mailbox/deduplication.hpp"
 #include "mailbox/envelope.hpp"
 #include "mailbox/ids.hpp"
 #include "mailbox/result.hpp"
@@ -80,6 +81,12 @@ struct mailbox_use {
   sequence used{};
 };
 
+// What an exchange remembers of a message that it has seen, or has forgotten.
+struct seen_write {
+  mailbox_id exchange{};
+  seen_messages::change what;
+};
+
 // What is written in one transaction with a mailbox's batch, whole or not at all. Writing it again changes nothing, as
 // long as nothing newer of the same actor was written in between. Forgotten actors are forgotten first, so that one
 // turn may replace an actor; then comes the rest, in the order of the fields.
@@ -91,6 +98,7 @@ struct atomic_writes {
   // (path, number): events up to this number, which a snapshot (the state) has made needless.
   std::vector<std::pair<std::string, std::uint64_t>> prune_events;
   std::vector<mailbox_use> uses;
+  std::vector<seen_write> seen;
 };
 
 [[nodiscard]] result<void> check_actor_path(std::string_view path);

@@ -49,6 +49,7 @@ record_bytes encode(std::string_view vhost, const exchange_definition& exchange)
     fields.setAutoDelete(exchange.auto_delete);
     fields.setInternal(exchange.internal);
     fields.setArguments(as_data(exchange.arguments));
+    fields.setId(exchange.id.value);
   });
 }
 
@@ -81,6 +82,7 @@ result<std::pair<std::string, exchange_definition>> decode_exchange(std::span<co
     known = type.has_value();
     value.name = as_string(fields.getName());
     value.type = type.value_or(exchange_type::direct);
+    value.id = {fields.getId()};
     value.durable = true;
     value.auto_delete = fields.getAutoDelete();
     value.internal = fields.getInternal();

@@ -15,10 +15,9 @@
 namespace posthorn {
 
 // Every table that a store may have.
-inline constexpr std::array table_names = {"meta",     "exchanges",   "queues",  "bindings",
-                                           "messages", "graves",      "actors",  "state",
-                                           "timers",   "timer_names", "history", "events",
-                                           "access"};
+inline constexpr std::array table_names = {"meta",    "exchanges", "queues", "bindings", "messages",
+                                           "graves",  "actors",    "state",  "timers",   "timer_names",
+                                           "history", "events",    "access", "seen"};
 
 inline std::span<const std::byte> as_key(std::string_view text) noexcept {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};

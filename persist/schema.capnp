@@ -13,6 +13,7 @@ struct ExchangeRecord {
   autoDelete @3 :Bool;
   internal @4 :Bool;
   arguments @5 :Data;  # AMQP field table as it came, without its length
+  id @6 :UInt64;  # under which stands what it keeps: messages that wait, and what it has seen; 0: it keeps nothing
 }
 
 struct QueueRecord {  # stands under the id of its mailbox

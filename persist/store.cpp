@@ -1,5 +1,7 @@
 #include "persist/store.hpp"
 
+#include "mailbox/field_table.hpp"
+#include "mailbox/queue_arguments.hpp"
 #include "persist/definitions.hpp"
 #include "persist/keys.hpp"
 #include "persist/message_record.hpp"
@@ -30,6 +32,24 @@ constexpr std::uint64_t nearly_full = std::uint64_t{64} << 20;
 bool lies_in(std::span<const sequence_range> ranges, sequence at) noexcept {
   return std::any_of(ranges.begin(), ranges.end(),
                      [at](const auto& range) { return range.first <= at && at <= range.last; });
+}
+
+// Of a stream: the steps in which its messages are counted, until its actor knows how large they are to be. Nothing: the
+// queue is none. Small, because a policy may ask for small ones; and no smaller than the queue itself asks for.
+std::optional<stream_segments> steps_of(const queue_definition& queue) {
+  constexpr std::uint64_t step = std::uint64_t{64} << 10;
+  if (queue.arguments.empty()) return std::nullopt;
+  const auto arguments = decode_table(std::as_bytes(std::span{queue.arguments}));
+  const auto rules = arguments ? rules_of(*arguments).stream : std::nullopt;
+  if (!rules) return std::nullopt;
+  return stream_segments{std::min(step, rules->segment_size_max)};
+}
+
+// Whether the queue has to know the keys of its messages.
+bool takes_once(const queue_definition& queue) {
+  if (queue.arguments.empty()) return false;
+  const auto arguments = decode_table(as_key(queue.arguments));
+  return arguments && deduplicates(*arguments);
 }
 
 std::string sentence_on(const std::filesystem::path& directory, std::string_view what) {
@@ -173,6 +193,7 @@ result<void> store::open_tables() {
   if (auto r = actors_.open(*txn); !r) return r;
   if (auto r = events_.open(*txn); !r) return r;
   if (auto r = access_.open(*txn); !r) return r;
+  if (auto r = seen_.open(*txn); !r) return r;
   if (auto r = raise_version(*txn); !r) return r;
   // The handles of the tables live on only if the transaction commits. Without a change, it leaves the file as it is.
   return std::move(*txn).commit();
@@ -228,6 +249,11 @@ result<void> store::read_definitions(const read_transaction& txn, recovered_stor
                     [&](std::uint64_t, auto bytes) -> result<void> {
                       auto made = decode_exchange(bytes);
                       if (!made) return made.error();
+                      if (const auto keeps = made->second.id; keeps.value != 0) {
+                        out.last_mailbox = std::max(out.last_mailbox, keeps);
+                        out.mailboxes[keeps];
+                        out.keepers[keeps];
+                      }
                       out.vhosts[made->first].exchanges.push_back(std::move(made->second));
                       return {};
                     });
@@ -239,7 +265,10 @@ result<void> store::read_definitions(const read_transaction& txn, recovered_stor
                       if (!made) return made.error();
                       made->second.id = {id};
                       out.last_mailbox = std::max(out.last_mailbox, mailbox_id{id});
-                      out.mailboxes[{id}];
+                      auto& mailbox = out.mailboxes[{id}];
+                      if (takes_once(made->second)) mailbox.keys = std::make_shared<recovered_keys>();
+                      if (auto steps = steps_of(made->second))
+                        mailbox.segments = std::make_shared<stream_segments>(std::move(*steps));
                       out.vhosts[made->first].queues.push_back(std::move(made->second));
                       return {};
                     });
@@ -305,12 +334,24 @@ result<recovered_store> store::recover() {
     auto access = access_.read(txn->handle());
     if (!access) return damaged(access.error());
     out.access = std::move(*access);
+    auto seen = seen_.read(txn->handle());
+    if (!seen) return damaged(seen.error());
+    for (auto& [exchange, all] : *seen) {
+      const auto keeper = out.keepers.find(exchange);
+      if (keeper == out.keepers.end()) {
+        gone_exchanges_.insert(exchange);
+      } else {
+        keeper->second.seen = std::move(all);
+      }
+    }
+    keep_graves();
 
     auto c = cursor::open(txn->handle(), tables_.messages);
     if (!c) return c.error();
     auto item = c->first();
     mailbox_id current{};
     recovered_mailbox* m = nullptr;
+    recovered_keeper* keeper = nullptr;
     while (item && *item) {
       const auto key = (*item)->key;
       if (key.size() != message_key::size && key.size() != part_key::size) {
@@ -324,6 +365,8 @@ result<recovered_store> store::recover() {
         if (!found) return damaged(found.error());
         current = mailbox;
         m = *found;
+        const auto keeps = out.keepers.find(mailbox);
+        keeper = keeps == out.keepers.end() ? nullptr : &keeps->second;
       }
       if (m == nullptr) {
         // Its queue is gone. The rest of it needs no look.
@@ -350,6 +393,7 @@ result<recovered_store> store::recover() {
           transient.emplace_back(mailbox, at);
         } else {
           m->count_message(at, *r->message, r->expires_at);
+          if (keeper != nullptr) keeper->waiting.push_back({r->expires_at, at});
           ++out.message_count;
         }
       }
@@ -513,6 +557,7 @@ result<void> store::write_actors(write_transaction& txn, std::span<const mailbox
   for (const auto& m : mailboxes) {
     if (m.with == nullptr) continue;
     if (auto r = actors_.write(txn, *m.with); !r) return r;
+    if (auto r = seen_.write(txn, m.with->seen); !r) return r;
     for (const auto& s : m.with->states) {
       if (!s.forget) continue;
       if (auto r = add_grave(txn, s.now.mailbox, {{0}, last_sequence}); !r) return r;
@@ -565,8 +610,12 @@ result<void> store::write_topology(write_transaction& txn, const topology_write&
       done = put(tables_.exchanges, as_key(name_key(write.vhost, added->exchange.name)), seed_of(0),
                  encode(write.vhost, added->exchange));
     } else if (const auto* removed = std::get_if<exchange_removed>(&change)) {
-      if (!removed->exchange.durable) continue;
-      done = txn.erase(tables_.exchanges, as_key(name_key(write.vhost, removed->exchange.name)));
+      if (removed->exchange.durable)
+        done = txn.erase(tables_.exchanges, as_key(name_key(write.vhost, removed->exchange.name)));
+      if (done && removed->exchange.id.value != 0) {
+        done = add_grave(txn, removed->exchange.id, {{0}, last_sequence});
+        going_exchanges_.insert(removed->exchange.id);
+      }
     } else if (const auto* queue = std::get_if<queue_added>(&change)) {
       const auto& q = *queue->queue;
       if (!q.durable) continue;
@@ -609,10 +658,13 @@ void store::change_grave(const grave_map::key_type& place, std::optional<sequenc
 
 void store::keep_graves() {
   graves_before_.clear();
-  grave_count_.store(graves_.size(), std::memory_order_relaxed);
+  gone_exchanges_.merge(going_exchanges_);
+  going_exchanges_.clear();
+  grave_count_.store(graves_.size() + gone_exchanges_.size(), std::memory_order_relaxed);
 }
 
 void store::undo_graves() {
+  going_exchanges_.clear();
   for (auto before = graves_before_.rbegin(); before != graves_before_.rend(); ++before) {
     if (before->second) {
       graves_[before->first] = *before->second;
@@ -646,8 +698,20 @@ result<std::vector<sequence_range>> store::graves_of(const read_transaction& txn
   return out;
 }
 
+result<void> store::erase_seen(std::size_t count_max) {
+  if (gone_exchanges_.empty()) return {};
+  auto txn = write_transaction::begin(environment_.get());
+  if (!txn) return txn.error();
+  const auto erased = seen_.erase(*txn, *gone_exchanges_.begin(), count_max);
+  if (!erased) return erased.error();
+  if (auto ended = end(std::move(*txn)); !ended) return ended;
+  if (*erased < count_max) gone_exchanges_.erase(gone_exchanges_.begin());
+  keep_graves();
+  return {};
+}
+
 result<void> store::bury(std::size_t count_max) {
-  if (graves_.empty()) return {};
+  if (graves_.empty()) return erase_seen(count_max);
   auto txn = write_transaction::begin(environment_.get());
   if (!txn) return txn.error();
   const auto erase_slice = [&]() -> result<void> {

@@ -8,6 +8,7 @@
 //              `refused` (from open): not ours to open; the text says why.
 #pragma once
 
+#include "mailbox/delayed.hpp"
 #include "mailbox/ids.hpp"
 #include "mailbox/mailbox.hpp"
 #include "mailbox/result.hpp"
@@ -15,6 +16,7 @@
 #include "persist/access_table.hpp"
 #include "persist/actor_tables.hpp"
 #include "persist/directory_lock.hpp"
+#include "persist/seen_table.hpp"
 #include "persist/transaction.hpp"
 #include "persist/tree_events.hpp"
 
@@ -25,6 +27,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -66,14 +69,21 @@ struct recovered_vhost {
   std::vector<binding_definition> bindings;
 };
 
+// What an exchange of these has kept, beside what it is.
+struct recovered_keeper {
+  std::vector<delayed_id> waiting;          // messages; their places grow
+  std::vector<seen_messages::change> seen;  // the oldest first
+};
+
 struct recovered_store {
   std::map<std::string, recovered_vhost> vhosts;
-  // Of all durable queues, and of the actors that have messages.
+  // Of all durable queues, of exchanges that keep something, and of the actors that have messages.
   std::map<mailbox_id, recovered_mailbox> mailboxes;
+  std::map<mailbox_id, recovered_keeper> keepers;  // of all durable exchanges that keep something
   // The paths of those actors. All others sleep in the store, and cost nothing here.
   std::map<mailbox_id, std::string> actors;
   std::vector<access_record> access;  // of the directory, by name
-  mailbox_id last_mailbox{};  // no new mailbox may have this id or a lower one
+  mailbox_id last_mailbox{};          // no new mailbox may have this id or a lower one
   binding_id last_binding{};
   std::uint64_t last_event = 0;  // the number of the last event of the tree of actors; 0: there is none
   std::uint64_t message_count = 0;
@@ -123,7 +133,7 @@ public:
   result<void> commit_erasures(std::span<const mailbox_write> mailboxes);
 
   [[nodiscard]] bool has_graves() const noexcept { return grave_count_.load(std::memory_order_relaxed) != 0; }
-  // Erases up to `count_max` buried records, in a transaction of its own.
+  // Erases up to `count_max` buried records, or of what exchanges remembered that are gone, in a transaction of its own.
   result<void> bury(std::size_t count_max);
 
   // Reads messages of one mailbox, in order, within the request's limits but at least one. An empty answer means that
@@ -184,6 +194,7 @@ private:
                                                  recovered_store& out);
   // No place any more: it is gone.
   void change_grave(const grave_map::key_type& place, std::optional<sequence> last);
+  result<void> erase_seen(std::size_t count_max);
   void keep_graves();
   void undo_graves();
   [[nodiscard]] bool buried(mailbox_id mailbox, sequence at) const;
@@ -198,13 +209,17 @@ private:
   actor_tables actors_;
   tree_event_table events_;
   access_table access_;
+  seen_table seen_;
 
   // The committer's. Readers look into the table: a burial may end between their look at it and at the messages.
   grave_map graves_;
   // What the transaction under way has changed, and what was there before: a copy of all of them for each commit took
   // tens of milliseconds when 10,000 queues had been deleted.
   std::vector<std::pair<grave_map::key_type, std::optional<sequence>>> graves_before_;
-  std::atomic<std::size_t> grave_count_{0};
+  // Exchanges that are gone, and may have left something in the table `seen`; and those of the transaction under way. Only
+  // here: at the start, whatever belongs to none is found.
+  std::set<mailbox_id> gone_exchanges_, going_exchanges_;
+  std::atomic<std::size_t> grave_count_{0};  // both kinds
 };
 
 }  // namespace posthorn

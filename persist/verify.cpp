@@ -8,6 +8,7 @@
 #include "persist/keys.hpp"
 #include "persist/message_record.hpp"
 #include "persist/record.hpp"
+#include "persist/seen_table.hpp"
 #include "persist/store.hpp"
 #include "persist/transaction.hpp"
 #include "persist/tree_events.hpp"
@@ -35,9 +36,10 @@ public:
   verify_report run() {
     read_version();
     read_graves();
-    read_definitions("exchanges", report_.exchanges, [](std::uint64_t, auto bytes) -> result<void> {
+    read_definitions("exchanges", report_.exchanges, [this](std::uint64_t, auto bytes) -> result<void> {
       const auto made = decode_exchange(bytes);
       if (!made) return made.error();
+      if (made->second.id.value != 0) mailboxes_.insert(made->second.id);
       return {};
     });
     read_definitions("queues", report_.queues, [this](std::uint64_t id, auto bytes) -> result<void> {
@@ -56,6 +58,7 @@ public:
     read_histories();
     read_tree_events();
     read_access();
+    read_seen();
     read_messages();
     return std::move(report_);
   }
@@ -219,6 +222,17 @@ private:
       if (const auto r = read_access_record(item.key, item.value); !r) {
         problem("record " + std::to_string(report_.access) + " of the directory: " + r.error().text);
       }
+    });
+  }
+
+  // What an exchange remembered that is gone is to be erased.
+  void read_seen() {
+    std::uint64_t number = 0;
+    each("seen", [&](const cursor::item& item) {
+      ++number;
+      const auto r = read_seen_record(item.key, item.value);
+      if (!r) return problem("record " + std::to_string(number) + " in table seen: " + r.error().text);
+      ++(mailboxes_.contains(r->exchange) ? report_.seen : report_.buried);
     });
   }
 

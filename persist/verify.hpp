@@ -21,6 +21,7 @@ struct verify_report {
   std::uint64_t actor_events = 0;  // in the journals of actors
   std::uint64_t tree_events = 0;   // of the tree of actors
   std::uint64_t access = 0;        // records of users and virtual hosts
+  std::uint64_t seen = 0;          // messages that exchanges remember, because nothing passes them twice
   std::uint64_t transient = 0;     // go at the next start
   std::uint64_t buried = 0;        // gone, and to be erased
   std::uint64_t unfinished = 0;    // messages cut off while they were written: go at the next start

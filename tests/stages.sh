@@ -44,6 +44,8 @@ stage_checks() {
   fi
   check 'includes point down only' python3 tests/checks/includes.py
   check 'the check of includes can fail' python3 tests/checks/includes.py --self-test
+  check 'every numbered behaviour of AMQP has its line and its test' python3 tests/checks/behaviours.py
+  check 'the check of behaviours can fail' python3 tests/checks/behaviours.py --self-test
   check 'all of the interface has a comment, and Doxygen reads it' tests/checks/documentation.sh
   check 'the check of comments can fail' tests/checks/documentation.sh --self-test
 }

@@ -30,7 +30,8 @@ struct channel_holder {
   bool no_ack = false;
   bool consuming = false;
   bool in_use = false;
-  bool counts = false;  // of a quorum queue, which says how often a message came back [48]
+  bool counts = false;         // of a quorum queue, which says how often a message came back [48]
+  bool tells_offsets = false;  // of a stream [55]
   std::uint32_t held_count = 0;
   std::int64_t window = 0;       // bytes that may be on their way to the socket
   std::int64_t credit_owed = 0;  // bytes that were handed to the socket, and not granted again yet

@@ -48,11 +48,11 @@ constexpr std::size_t requests_max = 4096;
 bool connection::on_frame(const frame& f) {
   if (phase_ == phase::closing) {
     if (f.type == frame_type::method && method_id_of(f.payload) == id_of<method::connection_close_ok>) {
-      end("closed");
+      end("closed", true);
     } else if (f.type == frame_type::method && method_id_of(f.payload) == id_of<method::connection_close>) {
       send(0, method::connection_close_ok{});
       write_out();
-      if (phase_ != phase::gone) end("closed by both sides");
+      end("closed by both sides", true);
     }
     return false;
   }
@@ -214,7 +214,8 @@ void connection::log_in(std::string_view mechanism, std::string_view response) {
   const bool by_certificate = mechanism == external && !transport_.user().empty();
   if (by_certificate) {
     user = transport_.user();
-  } else if (mechanism == "PLAIN") {  // authorization id, user, password; a zero octet before each of the latter
+  } else if (mechanism ==
+             "PLAIN") {  // authorization id, user, password; a zero octet before each of the latter
     const auto first = response.find('\0');
     const auto second = first == std::string_view::npos ? first : response.find('\0', first + 1);
     if (second != std::string_view::npos) {
@@ -241,8 +242,8 @@ void connection::log_in(std::string_view mechanism, std::string_view response) {
   if (by_certificate || !understood) {
     user_ = std::move(user);
     mechanism_ = mechanism;
-    const auto verdict = by_certificate ? server_.node.authenticate_certified(user_, from_loopback_)
-                                        : broker::login::refused;
+    const auto verdict =
+        by_certificate ? server_.node.authenticate_certified(user_, from_loopback_) : broker::login::refused;
     return on_login(reply_of(verdict));
   }
   check_login(std::move(user), secret{std::move(password)}, mechanism);
@@ -294,7 +295,7 @@ void connection::on(const method::connection_close&) {
   if (!has_exclusive_) {
     send(0, method::connection_close_ok{});
     write_out();
-    if (phase_ != phase::gone) end("the client closed it");
+    end("the client closed it", true);
     return;
   }
   // Its exclusive queues are gone before the client may know that it is: [6].

@@ -31,9 +31,9 @@
 //           Transactions that were not committed: `transactions_max`; beyond it the channel is closed.
 #pragma once
 
-#include "actors/supervisor.hpp"
 #include "access/permissions.hpp"
 #include "access/user.hpp"
+#include "actors/supervisor.hpp"
 #include "gateway/amqp091/channel.hpp"
 #include "gateway/amqp091/methods.hpp"
 #include "gateway/amqp091/network.hpp"
@@ -107,6 +107,7 @@ struct io_worker {
   // Connections whose socket broke, and why. They end some at a time: a thousand that break in one moment take the thread
   // 20 ms, which the others would wait.
   std::deque<std::pair<std::shared_ptr<connection>, std::string>> broken;
+  std::size_t partings = 0;  // sockets whose connections are gone, and whose clients may still write
   static constexpr std::size_t broken_at_once = 16;
 };
 
@@ -166,7 +167,7 @@ private:
   void grant_credit();
   void arm_timer(std::chrono::milliseconds after);
   void on_timer();
-  void end(const std::string& why);
+  void end(const std::string& why, bool with_last_words = false);
   void drain_inbox();
   void begin_turn();
   void enter_inbox(caf::mailbox_element_ptr element);
@@ -267,6 +268,7 @@ private:
   void on_reply(reply& message);
   void answer(const request& r, reply& message);
   void on_consumer_cancelled(consumer_id id);
+  void on_consumer_timeout(consumer_id id);
   std::uint64_t enter_delivery(channel& c, std::uint32_t holder, const delivery& d);
   void release(channel& c);
   std::optional<queue_ptr> queue_for(channel& c, std::string_view name, method_id about);
@@ -275,6 +277,7 @@ private:
   [[nodiscard]] bool knows_actor(std::string_view name) const;
   std::optional<std::string> name_for(channel& c, std::string_view name, method_id about);
   bool answer_deliveries(channel& c, std::uint64_t tag, bool multiple, outcome how, method_id about);
+  bool give_back_deliveries(channel& c, std::uint64_t tag, outcome how, method_id about);
   void enter_answer(channel& c, const delivery_ledger::entry& e, outcome how);
   void drop_holder_if_idle(channel& c, std::uint32_t index);
 
@@ -344,7 +347,7 @@ private:
   bool has_exclusive_ = false;               // some queue may have to go with this connection
   std::vector<parcel> parcels_;
   std::size_t parcel_count_ = 0;
-  std::size_t turns_gathered_ = 0;  // since some were sent
+  std::size_t turns_gathered_ = 0;            // since some were sent
   std::vector<remember::passage_of> passed_;  // what the vhost has to hear of, as well
   std::uint64_t routed_ = 0;                  // messages that were not known to go where others went
   std::unordered_map<mailbox_id, std::size_t> parcel_index_;

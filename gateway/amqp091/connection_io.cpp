@@ -1,5 +1,6 @@
 // The socket of a connection: reading, writing, timers, and the messages of its actor.
 #include "gateway/amqp091/connection.hpp"
+#include "gateway/amqp091/parting.hpp"
 
 namespace posthorn::amqp091 {
 
@@ -45,7 +46,10 @@ void connection::start(std::string_view first, std::chrono::steady_clock::time_p
       [this](deliver& message) { on_deliver(message); },
       [this](const settled& message) { on_settled(message); },
       [this](reply& message) { on_reply(message); },
-      [this](const consumer_cancelled& message) { on_consumer_cancelled(message.consumer); },
+      [this](const consumer_cancelled& message) {
+        message.took_too_long ? on_consumer_timeout(message.consumer)
+                              : on_consumer_cancelled(message.consumer);
+      },
       [this](const close_connection& message) {
         if (phase_ != phase::closing) close_now(reply_code::connection_forced, message.reason, {});
       },
@@ -239,7 +243,7 @@ std::size_t connection::decode(bytes input) {
       if (status == protocol_header_status::refused) {
         out_.append(protocol_header.data(), protocol_header.size());  // [68]
         write_out();
-        if (phase_ != phase::gone) end("its protocol header is not that of AMQP 0-9-1");
+        end("its protocol header is not that of AMQP 0-9-1", true);
         break;
       }
       used += protocol_header_size;
@@ -254,7 +258,7 @@ std::size_t connection::decode(bytes input) {
     if (status == frame_status::incomplete) break;
     if (status != frame_status::complete) {
       if (phase_ == phase::closing) {
-        end("what follows its last frame is not AMQP");
+        end("what follows its last frame is not AMQP", true);
       } else {
         refuse_connection(reply_code::frame_error, to_string(status));
         // Nothing behind a broken frame can be understood, the answer to our close included.
@@ -363,7 +367,7 @@ void connection::close_now(reply_code code, std::string_view text, method_id abo
   leave_vhost();
   release_everything(0);
   phase_ = phase::closing;
-  stalled_ = false;
+  stalled_ = blocked_ = in_flight_full_ = false;  // nothing keeps us from reading its answer
   if (can_understand) {
     const auto full = reply_text(code, text);
     send(0, method::connection_close{code, full, about.class_, about.method});
@@ -388,7 +392,8 @@ void connection::end_broken(io_worker& worker) {
   if (!worker.broken.empty()) boost::asio::post(worker.io, [&worker] { end_broken(worker); });
 }
 
-void connection::end(const std::string& why) {
+// `with_last_words`: the client may still read what was written for it last, and write meanwhile.
+void connection::end(const std::string& why, bool with_last_words) {
   if (phase_ == phase::gone) return;
   leave_vhost();
   const bool expected = phase_ == phase::closing || phase_ == phase::header;
@@ -397,7 +402,11 @@ void connection::end(const std::string& why) {
   release_everything(0);
   phase_ = phase::gone;
   timer_.cancel();
-  transport_.close();
+  if (with_last_words) {
+    parting::begin(worker_, std::move(transport_), std::exchange(out_, {}), out_sent_, closing_patience);
+  } else {
+    transport_.close();
+  }
   if (companion_) {
     // The queues that monitor it put back what it held.
     caf::anon_send_exit(companion_, caf::exit_reason::user_shutdown);

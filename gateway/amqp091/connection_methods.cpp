@@ -5,6 +5,7 @@
 #include "mailbox/consumer_arguments.hpp"
 #include "mailbox/delivered_properties.hpp"
 #include "mailbox/properties.hpp"
+#include "mailbox/stream_arguments.hpp"
 
 #include <algorithm>
 #include <random>
@@ -43,9 +44,11 @@ std::span<const std::byte> shown(const channel_holder& holder, const delivery& d
                                  std::optional<std::string>& changed) {
   const auto properties = d.message->properties();
   const bool counts = d.returns != 0 && holder.counts;
-  if (!has_headers(properties) && !counts) [[likely]]
+  if (!has_headers(properties) && !counts && !holder.tells_offsets) [[likely]]
     return properties;
-  changed = delivered_properties(properties, counts ? d.returns : std::uint16_t{0}, d.attempts);
+  changed = holder.tells_offsets
+                ? with_stream_offset(properties, offset_of(d.at))
+                : delivered_properties(properties, counts ? d.returns : std::uint16_t{0}, d.attempts);
   return changed ? std::as_bytes(std::span{*changed}) : properties;
 }
 
@@ -271,15 +274,17 @@ bool connection::on(channel& c, const method::basic_consume& m) {
   if (!queue) return phase_ == phase::running;
   const auto arguments = decode_table(m.arguments);
   if (!arguments) return refuse_connection(reply_code::syntax_error, arguments.error().text, about);
-  if (arguments->contains("x-stream-offset")) {
-    return refuse_channel(
-        c.number, reply_code::precondition_failed,
-        "invalid arg 'x-stream-offset' for basic.consume: this version of Posthorn does not "
-        "support it yet; consume without it",
-        about);
-  }
-  if (const auto wrong = check_consumer_arguments(*arguments, port_of(**queue).described)) {
+  const auto& port = port_of(**queue);
+  if (const auto wrong = check_consumer_arguments(*arguments, port.described)) {
     return refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
+  }
+  const auto* type = port.stream ? "stream" : port.is_quorum ? "quorum" : "classic";
+  if (const auto wrong = check_consumer_of_type(*arguments, type, port.described)) {
+    return refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
+  }
+  if (port.stream) {
+    if (const auto no = check_stream_reader(*arguments, c.prefetch, !m.no_ack, port.described))
+      return refuse(c, about, *no);
   }
   auto tag = m.consumer_tag.empty() ? generated("amq.ctag-") : std::string{m.consumer_tag};
   if (c.consumers.contains(tag)) {
@@ -297,7 +302,8 @@ bool connection::on(channel& c, const method::basic_consume& m) {
   holder.tag = tag;
   holder.queue = *queue;
   holder.no_ack = m.no_ack;
-  holder.counts = port_of(**queue).is_quorum;
+  holder.counts = port.is_quorum;
+  holder.tells_offsets = port.stream != nullptr;
   holder.consuming = true;
   holder.window =
       std::clamp(window_all / static_cast<std::int64_t>(consumers_.size() + 1), window_min, window_max);
@@ -314,7 +320,14 @@ bool connection::on(channel& c, const method::basic_consume& m) {
   const auto wishes = wishes_of(*arguments);
   spec.priority = wishes.priority;
   spec.weight = wishes.weight;
-  port_of(**queue).post(posthorn::consume{self_, id_, r.token, spec, m.exclusive});
+  spec.timeout = wishes.timeout;
+  posthorn::consume wanted{self_, id_, r.token, spec, m.exclusive};
+  if (port.stream) {
+    const auto now = server_.node.context().now();
+    wanted.reading = std::make_shared<const stream_reading>(
+        stream_reading{stream_start_of(*arguments, now), stream_filter_of(*arguments)});
+  }
+  port_of(**queue).post(std::move(wanted));
   return true;
 }
 
@@ -395,6 +408,8 @@ bool connection::answer_deliveries(channel& c, std::uint64_t tag, bool multiple,
                                    method_id about) {
   if (c.tx != nullptr) [[unlikely]]
     return hold_answer(c, tag, multiple, how, about);
+  if (multiple && comes_back(how)) [[unlikely]]
+    return give_back_deliveries(c, tag, how, about);
   std::int64_t count = 0;
   const bool known = c.delivered.answer(tag, multiple, [&](const delivery_ledger::entry& e) {
     ++count;
@@ -407,6 +422,27 @@ bool connection::answer_deliveries(channel& c, std::uint64_t tag, bool multiple,
   }
   worker_.turn.spend(static_cast<std::size_t>(count) / 4);
   if (!comes_back(how)) server_.node.context().counters.acknowledged->inc(count);
+  return true;
+}
+
+// One consumer's after another's, in the order of their tags, as RabbitMQ does it; each one's in the order in which they
+// were delivered.
+bool connection::give_back_deliveries(channel& c, std::uint64_t tag, outcome how, method_id about) {
+  std::vector<delivery_ledger::entry> back;
+  const bool known =
+      c.delivered.answer(tag, true, [&](const delivery_ledger::entry& e) { back.push_back(e); });
+  if (!known) {
+    return refuse_channel(c.number, reply_code::precondition_failed,
+                          "unknown delivery tag " + std::to_string(tag),
+                          about);  // [41]
+  }
+  const auto tag_of = [&](const delivery_ledger::entry& e) -> const std::string& {
+    return c.holders[e.holder].tag;
+  };
+  std::stable_sort(back.begin(), back.end(),
+                   [&](const auto& a, const auto& b) { return tag_of(a) < tag_of(b); });
+  for (const auto& e : back) enter_answer(c, e, how);
+  worker_.turn.spend(back.size());
   return true;
 }
 
@@ -427,9 +463,7 @@ bool connection::on(channel& c, const method::basic_reject& m) {
 bool connection::recover(channel& c, bool requeue, method_id about) {
   if (!requeue) return refuse_connection(reply_code::not_implemented, "requeue=false", about);  // [45]
   // A transaction does not wait for it, nor what it holds for this.
-  c.delivered.answer(0, true,
-                     [&](const delivery_ledger::entry& e) { enter_answer(c, e, outcome::released); });
-  return true;
+  return give_back_deliveries(c, 0, outcome::released, about);
 }
 
 bool connection::on(channel& c, const method::basic_recover& m) {
@@ -475,7 +509,7 @@ void connection::answer(const request& r, reply& message) {
   if (r.about == id_of<method::connection_close>) {
     send(0, method::connection_close_ok{});
     write_out();
-    if (phase_ != phase::gone) end("the client closed it");
+    end("the client closed it", true);
     return;
   }
   auto* c = find_channel(r.channel);
@@ -571,6 +605,25 @@ void connection::on_deliver(deliver& message) {
     holder.credit_owed += static_cast<std::int64_t>(m.footprint());
     if (!was_owed && holder.is_owed_credit()) owed_.push_back(holder.id);
   }
+}
+
+// Its deliveries went back. It stays, and gets others when it has answered what it was told [54].
+void connection::on_consumer_timeout(consumer_id id) {
+  const auto found = consumers_.find(id);
+  if (found == consumers_.end()) return;
+  auto& c = *found->second.of;
+  const auto& holder = c.holders[found->second.holder];
+  if (c.closing || !holder.consuming) return;
+  if (wants_cancel_notify_) {
+    send(c.number, method::basic_cancel{holder.tag, true});
+    return;
+  }
+  // RabbitMQ shows this time, whatever was set.
+  (void)refuse_channel(c.number, reply_code::precondition_failed,
+                       "delivery acknowledgement on channel " + std::to_string(c.number) +
+                           " timed out. Timeout value used: -1 ms. This timeout value can be configured, see "
+                           "consumers doc guide to learn more",
+                       {});
 }
 
 // The queue is gone, and the consumer with it: [40].

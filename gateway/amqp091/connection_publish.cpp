@@ -215,9 +215,10 @@ const std::vector<queue_ptr>& connection::find_route(channel& c, const exchange_
                             exchange.alternate.empty() && !found.queues.empty() && !found.replies.known &&
                             !may_name_copies(message.properties());
   // A lookup takes about a microsecond; a comparison with each binding of a headers exchange may take any time.
-  const bool compares = exchange.definition.type == exchange_type::headers ||
-                        exchange.definition.type == exchange_type::consistent_hash ||
-                        exchange.leads_to_exchanges || may_name_copies(message.properties());
+  const bool compares = exchange.routes_as == exchange_type::headers ||
+                        exchange.routes_as == exchange_type::consistent_hash || exchange.delays ||
+                        exchange.remembers || exchange.leads_to_exchanges ||
+                        may_name_copies(message.properties());
   worker_.turn.spend(compares ? turn_budget::look_every : 16);
   found.version = names_decide ? snapshot_->version() : 0;
   found.exchange = message.exchange();

@@ -34,8 +34,8 @@ enum class frame_status : std::uint8_t {
 
 [[nodiscard]] std::string_view to_string(frame_status status) noexcept;
 
-// Looks at the first frame of `in`. `frame_max` is the size of a whole frame that was negotiated. After
-// `too_large` and `bad_end`, `out` holds the type, channel and size, for the log. Whether a heartbeat is
+// Looks at the first frame of `in`. `frame_max` is the size of a whole frame that was negotiated. As with RabbitMQ, a client
+// that counts the payload only, without the eight octets around it, is not refused for them [32]. After `too_large` and `bad_end`, `out` holds the type, channel and size, for the log. Whether a heartbeat is
 // empty and on channel 0 is the connection's question.
 [[nodiscard]] inline frame_status decode_frame(std::span<const std::byte> in, std::uint32_t frame_max,
                                                frame& out) noexcept {
@@ -48,7 +48,7 @@ enum class frame_status : std::uint8_t {
   out.type = static_cast<frame_type>(type);
   out.channel = big_endian::load<std::uint16_t>(in.data() + 1);
   out.size = payload_size + frame_overhead;
-  if (out.size > frame_max) [[unlikely]]
+  if (payload_size > frame_max) [[unlikely]]
     return frame_status::too_large;
   if (in.size() < out.size) return frame_status::incomplete;
   if (in[out.size - 1] != std::byte{0xCE}) [[unlikely]]

@@ -14,21 +14,28 @@ namespace {
 
 using boost::asio::ip::tcp;
 
-std::string make_server_properties(const std::string& node_name, const std::string& version) {
+// Whose behaviour this is: docs/amqp.md.
+constexpr std::string_view compatible_version = "4.3.6";
+
+std::string make_server_properties(const std::string& node_name, const server_settings& settings) {
   field_table capabilities;
-  for (const auto* name :
-       {"publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify",
-        "connection.blocked", "authentication_failure_close", "per_consumer_qos"}) {
+  for (const auto* name : {"publisher_confirms", "exchange_exchange_bindings", "basic.nack",
+                           "consumer_cancel_notify", "connection.blocked", "consumer_priorities",
+                           "authentication_failure_close", "per_consumer_qos", "direct_reply_to"}) {
     capabilities.add(name, field_value::of_bool(true));
   }
   field_table properties;
   properties.add("capabilities", field_value::of_table(std::move(capabilities)));
   properties.add("cluster_name", field_value::of_string(node_name));
   properties.add("copyright", field_value::of_string("Posthorn contributors"));
-  properties.add("information", field_value::of_string("Licensed under the BSD 3-Clause License"));
-  properties.add("platform", field_value::of_string("C++"));
-  properties.add("product", field_value::of_string("Posthorn"));
-  properties.add("version", field_value::of_string(version));
+  properties.add("information", field_value::of_string("This is Posthorn " + settings.version +
+                                                       ", which speaks as RabbitMQ " +
+                                                       std::string{compatible_version} + " does."));
+  properties.add("platform", field_value::of_string("Posthorn " + settings.version));
+  const bool as_rabbitmq = settings.speaks_as_rabbitmq;
+  properties.add("product", field_value::of_string(as_rabbitmq ? "RabbitMQ" : "Posthorn"));
+  properties.add("version",
+                 field_value::of_string(as_rabbitmq ? std::string{compatible_version} : settings.version));
   std::string out;
   encode_table(properties, out);
   return out.substr(4);
@@ -42,7 +49,7 @@ constexpr int certificate_days_few = 14;
 
 struct server::impl {
   impl(broker& node, const server_settings& settings)
-      : context{node, settings, make_server_properties(node.node_name(), settings.version), {}, {}, {}, {}},
+      : context{node, settings, make_server_properties(node.node_name(), settings), {}, {}, {}, {}},
         retry{acceptor_io} {}
 
   server_context context;

@@ -30,7 +30,9 @@ using http_taker = std::function<void(boost::asio::ip::tcp::socket from, std::st
 // Where a door listens, and what it allows its clients. On its port it takes AMQP, TLS if there is a certificate, the PROXY
 // protocol of whom it trusts, and HTTP if somebody serves it.
 struct server_settings {
-  std::string version{};                                     // of the product, as clients are told
+  std::string version{};  // of this program
+  // Clients are told that this is RabbitMQ, of the version that it speaks as: some decide by that what they may use.
+  bool speaks_as_rabbitmq = true;
   std::string host = "*";                                    // "*": all addresses, IPv6 and IPv4
   std::uint16_t port = 5672;                                 // 0: any free one
   std::chrono::seconds heartbeat{60};                        // proposed to clients; 0: none

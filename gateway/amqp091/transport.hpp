@@ -66,6 +66,25 @@ public:
     socket_.async_wait(reads ? socket::wait_read : socket::wait_write, std::forward<Handler>(handler));
   }
 
+  // Tells the client that no more comes. What it sends can still be read, if only to be thrown away.
+  void finish_sending() {
+    boost::system::error_code ignored;
+    if (tls_ != nullptr) tls_->say_goodbye();
+    tls_.reset();
+    socket_.shutdown(socket::shutdown_send, ignored);
+  }
+
+  // Reads what comes, encrypted or not, for nobody to look at; `read_some` cannot be used any more after it.
+  std::size_t discard_some(std::span<std::byte> into, boost::system::error_code& failed) {
+    return socket_.read_some(boost::asio::buffer(into.data(), into.size()), failed);
+  }
+
+  // Calls the handler with an error_code when `discard_some` is worth a try.
+  template <class Handler>
+  void wait_to_discard(Handler&& handler) {
+    socket_.async_wait(socket::wait_read, std::forward<Handler>(handler));
+  }
+
   // Whoever waits is called with an error.
   void close() {
     boost::system::error_code ignored;

@@ -48,7 +48,13 @@ response response_to(const error& failure) {
 
 // A header has one line of ASCII.
 void add_warnings(response& to, const std::vector<std::string>& warnings) {
+  constexpr std::size_t told_max = 20;
   for (auto text : warnings) {
+    if (to.headers.size() == told_max) {
+      to.headers.emplace_back("Warning",
+                              "299 - \"and " + std::to_string(warnings.size() - told_max) + " more\"");
+      return;
+    }
     for (char& c : text) {
       if (c < 0x20 || c > 0x7e || c == '"' || c == '\\') c = '?';
     }
@@ -103,6 +109,13 @@ json::object shown(const vhost_permissions& p, std::string_view exchange, const 
           {"read", text_of(given.read)}};
 }
 
+json::object shown(std::string_view vhost, const policy& p) {
+  auto out = to_json(p);
+  out["vhost"] = text_of(vhost);
+  out["name"] = text_of(p.name);
+  return out;
+}
+
 // --- one call -------------------------------------------------------------------------------------------------
 
 class call {
@@ -125,6 +138,9 @@ public:
     if (what == "vhosts" && size == 2 && path_[3] == "permissions") {
       if (!may_administer()) return;
       return read_only([&] { return permissions_in(path_[2]); });
+    }
+    if (what == "policies" || what == "operator-policies") {
+      return policies(what == "policies" ? policy_kind::ordinary : policy_kind::of_operator, size);
     }
     if (what == "vhosts") return vhosts(size);
     if (!may_administer()) return;
@@ -423,6 +439,53 @@ private:
     change(put_user_limit{path_[2], path_[3], value});
   }
 
+  // --- policies ---
+
+  static const policy_set& set_of(const vhost_entry& entry, policy_kind kind) {
+    return kind == policy_kind::ordinary ? entry.policies.ordinary : entry.policies.of_operator;
+  }
+
+  void policies(policy_kind kind, std::size_t size) {
+    if (size <= 1) {
+      return read_only([&] {
+        json::array out;
+        for (const auto& entry : now_->vhosts()) {
+          if ((size == 1 && entry->what.name != path_[2]) || !may_see(entry->what.name)) continue;
+          set_of(*entry, kind).for_each([&](const policy& p) { out.push_back(shown(entry->what.name, p)); });
+        }
+        return json_response(out);
+      });
+    }
+    if (size != 2) return answer_(not_found("nothing is here"));
+    const auto &vhost = path_[2], &name = path_[3];
+    if (is_read()) {
+      const auto entry = now_->find_vhost(vhost);
+      const auto* found = entry && may_see(vhost) ? set_of(*entry, kind).find(name) : nullptr;
+      return answer_(found != nullptr ? json_response(shown(vhost, *found))
+                                      : not_found("there is no policy '" + name + "' there"));
+    }
+    const bool allowed =
+        who_.may_administer() || (kind == policy_kind::ordinary && who_.may_make_policies() &&
+                                  now_->users().permissions(who_.name, vhost)->may_open());
+    if (!allowed) {
+      return answer_(not_allowed(kind == policy_kind::ordinary ? "the tag policymaker and permissions there"
+                                                               : "the tag administrator"));
+    }
+    if (asked_.method == "DELETE") return change(remove_policy{kind, vhost, name});
+    if (asked_.method != "PUT") return wrong_method("GET, HEAD, PUT, DELETE");
+    const auto fields = body();
+    if (!fields) return;
+    auto checked = policy_of(kind, name, *fields);
+    if (!checked) return answer_(response_to(checked.error()));
+    node_.change(
+        put_policy{kind, vhost, std::move(checked->value)},
+        [answer = answer_, warnings = std::move(checked->warnings)](const result<directory_answer>& done) {
+          auto out = response_to(done);
+          add_warnings(out, warnings);
+          answer(std::move(out));
+        });
+  }
+
   // --- definitions ---
 
   void all_definitions(std::size_t size) {
@@ -431,40 +494,86 @@ private:
       return answer_(not_found("there is no virtual host '" + path_[2] + "'"));
     }
     if (is_read()) {
-      const auto all = now_->exported(vhost);
-      return answer_(json_response(to_json(all, rabbitmq_version)));
+      auto all = now_->exported(vhost);
+      node_.export_topology(vhost ? std::optional{path_[2]} : std::nullopt, all);
+      auto out = to_json(all, rabbitmq_version);
+      if (vhost) forget_vhost_in(out);
+      return answer_(json_response(out));
     }
     if (asked_.method != "POST") return wrong_method("GET, HEAD, POST");
     auto read = definitions_of(asked_.body, vhost);
     if (!read) return answer_(response_to(read.error()));
-    if (!read->queues.empty() || !read->exchanges.empty() || !read->bindings.empty()) {
-      read->warnings.push_back("queues, exchanges and bindings are not imported: declare them over AMQP");
+    auto topology = topology_of(*read, vhost);
+    if (!topology) return answer_(response_to(topology.error()));
+    for (const auto& [name, commands] : topology->commands) {
+      const bool is_new = std::any_of(read->vhosts.begin(), read->vhosts.end(),
+                                      [&, n = name](const virtual_host& v) { return v.name == n; });
+      if (is_new || now_->find_vhost(name)) continue;
+      return answer_(error_response(400, "there is no virtual host '" + name +
+                                             "', which exchanges, queues or bindings of the file are in"));
     }
-    if (!read->policies.empty()) {
-      read->warnings.push_back("policies are kept, and exported again, but have no effect in this version");
-    }
-    hash_next(node_, std::make_shared<definitions>(std::move(*read)), 0, answer_);
+    read->warnings.insert(read->warnings.end(), topology->warnings.begin(), topology->warnings.end());
+    read->exchanges.clear();
+    read->queues.clear();
+    read->bindings.clear();
+    hash_next(std::make_shared<import>(import{node_, std::move(*read), std::move(*topology), answer_}), 0);
   }
 
+  // What comes from one virtual host is for any: RabbitMQ leaves its name out.
+  static void forget_vhost_in(json::object& all) {
+    for (const auto* list : {"policies", "parameters", "exchanges", "queues", "bindings"}) {
+      auto* entries = all.if_contains(list);
+      if (entries == nullptr || !entries->is_array()) continue;
+      for (auto& entry : entries->get_array()) entry.get_object().erase("vhost");
+    }
+    for (const auto* list : {"users", "vhosts", "permissions", "topic_permissions"}) all.erase(list);
+    all.erase("global_parameters");
+  }
+
+  // What is under way of one: users and what is laid down first, then what is declared.
+  struct import {
+    administration& node;
+    definitions all;
+    imported_topology topology;
+    responder answer;
+  };
+
   // One password after the other, then all of it.
-  static void hash_next(administration& node, const std::shared_ptr<definitions>& all, std::size_t from,
-                        const responder& answer) {
-    for (auto i = from; i < all->users.size(); ++i) {
-      if (!all->users[i].password) continue;
-      auto password = std::move(*std::exchange(all->users[i].password, std::nullopt));
-      node.hash(std::move(password), [&node, all, i, answer](result<password_hash> made) {
-        if (!made) return answer(response_to(made.error()));
-        all->users[i].value.password = std::move(*made);
-        hash_next(node, all, i + 1, answer);
+  static void hash_next(const std::shared_ptr<import>& file, std::size_t from) {
+    auto& users = file->all.users;
+    for (auto i = from; i < users.size(); ++i) {
+      if (!users[i].password) continue;
+      auto password = std::move(*std::exchange(users[i].password, std::nullopt));
+      file->node.hash(std::move(password), [file, i](result<password_hash> made) {
+        if (!made) return file->answer(response_to(made.error()));
+        file->all.users[i].value.password = std::move(*made);
+        hash_next(file, i + 1);
       });
       return;
     }
-    node.change(import_definitions{all}, [all, answer](const result<directory_answer>& done) {
-      if (!done) return answer(response_to(done));
-      auto out = nothing();
-      add_warnings(out, all->warnings);
-      answer(std::move(out));
+    const std::shared_ptr<const definitions> all{file, &file->all};
+    file->node.change(import_definitions{all}, [file](const result<directory_answer>& done) {
+      if (!done) return file->answer(response_to(done));
+      file->node.import_topology(std::move(file->topology), [file](result<std::vector<std::string>> refused) {
+        file->answer(response_to_import(refused, file->all.warnings));
+      });
     });
+  }
+
+  static response response_to_import(const result<std::vector<std::string>>& refused,
+                                     const std::vector<std::string>& warnings) {
+    constexpr std::size_t told_max = 20;
+    if (!refused) return response_to(refused.error());
+    auto out = nothing();
+    if (!refused->empty()) {
+      std::string text = "all was imported but for " + std::to_string(refused->size()) + ": ";
+      for (std::size_t i = 0; i < refused->size() && i < told_max; ++i)
+        text += (i == 0 ? "" : "; ") + (*refused)[i];
+      if (refused->size() > told_max) text += "; …";
+      out = error_response(400, text);
+    }
+    add_warnings(out, warnings);
+    return out;
   }
 
   // --- connections ---
@@ -495,11 +604,24 @@ private:
 }  // namespace
 
 bool is_administration(const std::vector<std::string>& path) {
-  static constexpr std::array names{
-      "whoami",       "users",       "vhosts",      "permissions", "topic-permissions",
-      "vhost-limits", "user-limits", "definitions", "connections"};
+  static constexpr std::array names{"whoami",
+                                    "users",
+                                    "vhosts",
+                                    "permissions",
+                                    "policies",
+                                    "operator-policies",
+                                    "topic-permissions",
+                                    "vhost-limits",
+                                    "user-limits",
+                                    "definitions",
+                                    "connections"};
   return path.size() >= 2 && path[0] == "api" &&
          std::any_of(names.begin(), names.end(), [&](std::string_view name) { return path[1] == name; });
+}
+
+bool is_import(std::string_view method, const std::vector<std::string>& path) {
+  return method == "POST" && path.size() >= 2 && path.size() <= 3 && path[0] == "api" &&
+         path[1] == "definitions";
 }
 
 void administrate(administration& node, const user& who, const std::vector<std::string>& path,

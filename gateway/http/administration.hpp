@@ -8,6 +8,8 @@
 //   GET              /api/vhosts/VHOST/permissions
 //   GET              /api/permissions                     PUT, DELETE  /api/permissions/VHOST/USER
 //   GET              /api/topic-permissions               PUT, DELETE  /api/topic-permissions/VHOST/USER
+//   GET              /api/policies[/VHOST]                PUT, DELETE  /api/policies/VHOST/NAME
+//   GET              /api/operator-policies[/VHOST]       PUT, DELETE  /api/operator-policies/VHOST/NAME
 //   GET              /api/vhost-limits[/VHOST]            PUT, DELETE  /api/vhost-limits/VHOST/LIMIT
 //   GET              /api/user-limits[/USER]              PUT, DELETE  /api/user-limits/USER/LIMIT
 //   GET, POST        /api/definitions[/VHOST]
@@ -17,12 +19,18 @@
 // when there was one before; with `?if-new`, ours, the latter is refused (400). The header X-Reason says what clients that
 // are closed are told.
 //
-// Who may   administrators everything; all with a tag of the management interface, what concerns themselves.
+// A file of definitions is refused as a whole if something in it is wrong; exchanges, queues and bindings that cannot be
+// declared (a limit, a type that is not there) are left out, and 400 says which, when all others are there.
+//
+// Who may   administrators everything; policymakers, policies where they have permissions; all with a tag of the management
+//           interface, what concerns themselves.
 // Errors    400 wrong, and why; 401 not allowed; 404 there is none; 503 not just now.
 // Threads   called on the HTTP server's threads; answers come on any.
 #pragma once
 
 #include "access/directory.hpp"
+#include "access/topology_definitions.hpp"
+#include "gateway/http/delayed.hpp"
 #include "gateway/http/message.hpp"
 
 #include <cstddef>
@@ -30,6 +38,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace posthorn::http {
@@ -47,10 +56,19 @@ public:
   // Of one virtual host or user.
   virtual void close_connections(const std::optional<std::string>& vhost,
                                  const std::optional<std::string>& user, const std::string& reason) = 0;
+  // Adds the exchanges, queues and bindings of all virtual hosts, or of one.
+  virtual void export_topology(const std::optional<std::string>& vhost, definitions& to) const = 0;
+  // When all of it is durable: what was refused, a sentence for each.
+  virtual void import_topology(imported_topology what,
+                               std::function<void(result<std::vector<std::string>>)> answer) = 0;
+  // Null: there is none.
+  [[nodiscard]] virtual delayed_view* delayed() { return nullptr; }
 };
 
 // Whether a path, split at its slashes, is one of these.
 [[nodiscard]] bool is_administration(const std::vector<std::string>& path);
+// Whether a file of definitions is sent: it may be larger than other requests.
+[[nodiscard]] bool is_import(std::string_view method, const std::vector<std::string>& path);
 
 // Of one who is logged in.
 void administrate(administration& node, const user& who, const std::vector<std::string>& path,

@@ -33,14 +33,32 @@ json::object to_json(const queue_summary& queue, const json::storage_ptr& memory
   out["auto_delete"] = queue.auto_delete;
   out["exclusive"] = queue.exclusive;
   out["arguments"] = std::move(arguments);
+  json::object definition{memory};
+  for (const auto& [name, value] : queue.policy_definition) definition[name] = to_json(value);
+  out["policy"] = queue.policy ? json::value(view(*queue.policy)) : json::value(nullptr);
+  out["operator_policy"] =
+      queue.operator_policy ? json::value(view(*queue.operator_policy)) : json::value(nullptr);
+  out["effective_policy_definition"] = std::move(definition);
   out["node"] = queue.node;
   out["state"] = queue.state;
-  out["messages"] = queue.messages_ready + queue.messages_unacknowledged;
+  out["messages"] = queue.messages_ready + queue.messages_unacknowledged + queue.messages_delayed +
+                    queue.messages_dead_waiting;
   out["messages_ready"] = queue.messages_ready;
   out["messages_unacknowledged"] = queue.messages_unacknowledged;
+  out["messages_delayed"] = queue.messages_delayed;
+  out["messages_dead_waiting"] = queue.messages_dead_waiting;
   out["message_bytes"] = queue.message_bytes;
   out["consumers"] = queue.consumers;
   out["memory"] = queue.memory;
+  if (queue.stream) {
+    json::object stream{memory};
+    stream["segments"] = queue.stream->segments;
+    stream["first_offset"] = queue.stream->first_offset;
+    stream["next_offset"] = queue.stream->next_offset;
+    stream["reader_lag_max"] = queue.stream->lag_max;
+    stream["reader_lags"] = json::array(queue.stream->lags.begin(), queue.stream->lags.end());
+    out["stream"] = std::move(stream);
+  }
   return out;
 }
 
@@ -100,8 +118,7 @@ std::optional<response> refusal(const broker_view& broker, const request& asked)
     case login::accepted: return std::nullopt;
     case login::loopback_only:
       return unauthorized("the user " + who->user + " may log in from the node's own machine only");
-    case login::overloaded:
-      return error_response(503, "too many passwords wait to be checked: try again");
+    case login::overloaded: return error_response(503, "too many passwords wait to be checked: try again");
     case login::refused: break;
   }
   // A node that is starting knows no users yet.

@@ -30,6 +30,14 @@ namespace posthorn::http {
 // An argument of a queue, as far as JSON can say it.
 using argument_value = std::variant<std::nullptr_t, bool, std::int64_t, double, std::string>;
 
+// What is known of a stream beside what is known of every queue; as it was a moment ago.
+struct stream_summary {
+  std::uint64_t segments = 0;
+  std::uint64_t first_offset = 0, next_offset = 0;  // equal: nothing can be read
+  std::uint64_t lag_max = 0;                        // messages that the last of the readers has to go
+  std::vector<std::uint64_t> lags;                  // of each reader, descending; of many, the longest ones
+};
+
 struct queue_summary {
   std::string name;
   std::string vhost = "/";
@@ -40,11 +48,17 @@ struct queue_summary {
   bool auto_delete = false;
   bool exclusive = false;
   std::vector<std::pair<std::string, argument_value>> arguments;
+  // What is laid down for it: the names of the policies that apply, and what they say together.
+  std::optional<std::string> policy, operator_policy;
+  std::vector<std::pair<std::string, argument_value>> policy_definition;
   std::uint64_t messages_ready = 0;
   std::uint64_t messages_unacknowledged = 0;
+  std::uint64_t messages_delayed = 0;       // came back, and wait for their next try
+  std::uint64_t messages_dead_waiting = 0;  // dead letters that wait for a way
   std::uint64_t message_bytes = 0;
   std::uint64_t consumers = 0;
   std::uint64_t memory = 0;  // bytes that the queue holds in memory
+  std::optional<stream_summary> stream;
 };
 
 struct node_summary {

@@ -42,6 +42,9 @@ void go_on(const management& m, const std::string& name, const std::vector<std::
     return answer(error_response(401, is_order ? "not allowed: the user has not the tag administrator"
                                                : "not allowed: the user has not the tag monitoring"));
   }
+  if (is_about_delayed(path) && m.node.delayed() != nullptr) {
+    return answer_about_delayed(*m.node.delayed(), path, asked, answer);
+  }
   asked.is_authenticated = true;
   answer(m.api(asked));
 }
@@ -52,7 +55,7 @@ void serve(const management& m, const request& asked, const responder& answer) {
   const auto who = parse_basic_authorization(asked.authorization);
   // What needs no user, and what the API says to those who show none.
   const bool is_open = path->empty() || path->front() != "api";
-  if (is_open || (!who && !is_administration(*path))) return answer(m.api(asked));
+  if (is_open || (!who && !is_administration(*path) && !is_about_delayed(*path))) return answer(m.api(asked));
   if (!who) return answer(unauthorized("a user and a password are needed"));
   if (is_order_from_elsewhere(asked)) {
     return answer(error_response(403, "a page of " + asked.origin + " may not give orders here"));
@@ -81,6 +84,26 @@ deferring_handler make_management(const broker_view& broker, actor_tree_view& tr
   const auto m = std::make_shared<management>(
       management{broker, node, make_api(broker, tree, alarms), std::move(later)});
   return [m](const request& asked, responder answer) { serve(*m, asked, std::move(answer)); };
+}
+
+body_gate make_body_gate(const broker_view& broker, administration& node, run_later later) {
+  return [&broker, &node, later = std::move(later)](const request& head,
+                                                    const std::function<void(bool)>& answer) {
+    const auto path = path_segments(head.path);
+    if (!path || !is_import(head.method, *path)) return answer(false);
+    auto who = parse_basic_authorization(head.authorization);
+    if (!who || is_order_from_elsewhere(head) || broker.unhealthy_reason()) return answer(false);
+    const auto name = who->user;
+    broker.check_login(std::move(who->user), std::move(who->password), is_loopback(head.remote),
+                       [&node, later, name, answer](login verdict) {
+                         if (verdict != login::accepted) return answer(false);
+                         later([&node, name, answer] {
+                           const auto now = node.access();
+                           const auto user = now ? now->users().find(name) : nullptr;
+                           answer(user && user->may_administer());
+                         });
+                       });
+  };
 }
 
 }  // namespace posthorn::http

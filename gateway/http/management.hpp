@@ -9,6 +9,7 @@
 
 #include "gateway/http/administration.hpp"
 #include "gateway/http/api.hpp"
+#include "gateway/http/server.hpp"
 
 #include <functional>
 
@@ -19,5 +20,8 @@ using run_later = std::function<void(std::function<void()>)>;
 // All of them must outlive the handler, and what `later` still has to run.
 [[nodiscard]] deferring_handler make_management(const broker_view& broker, actor_tree_view& tree,
                                                 alarm_view* alarms, administration& node, run_later later);
+
+// Who may send a large body: administrators, a file of definitions.
+[[nodiscard]] body_gate make_body_gate(const broker_view& broker, administration& node, run_later later);
 
 }  // namespace posthorn::http

@@ -39,7 +39,7 @@ beast::http::response<beast::http::string_body> to_beast(response answer, unsign
                                                       version};
   out.set(beast::http::field::server, "Posthorn");
   if (!answer.body.empty()) out.set(beast::http::field::content_type, answer.content_type);
-  for (const auto& [name, value] : answer.headers) out.set(name, value);
+  for (const auto& [name, value] : answer.headers) out.insert(name, value);  // of Warning, several
   out.keep_alive(keep_alive);
   if (answer.status == 204) return out;  // has neither a body nor the length of one
   // A HEAD is answered with the length that a GET would have had.
@@ -69,8 +69,8 @@ class session;
 
 // Shared by the server and what it started, so that a connection never outlives what it needs.
 struct server_state : std::enable_shared_from_this<server_state> {
-  server_state(asio::io_context& context, deferring_handler h, server_limits l)
-      : io{context}, handle{std::move(h)}, limits{l} {}
+  server_state(asio::io_context& context, deferring_handler h, server_limits l, body_gate g)
+      : io{context}, handle{std::move(h)}, limits{l}, gate{std::move(g)} {}
 
   void accept(std::size_t index);
   void open(tcp::socket socket, std::string_view first, const asio::ip::address& client);
@@ -79,6 +79,8 @@ struct server_state : std::enable_shared_from_this<server_state> {
   asio::io_context& io;
   const deferring_handler handle;
   const server_limits limits;
+  const body_gate gate;
+  std::atomic<std::size_t> large_bodies = 0;  // that sessions hold
 
   // An acceptor is touched by its strand only, after `listen` returned.
   struct listener {
@@ -107,6 +109,7 @@ public:
   }
 
   ~session() {
+    leave_gate();
     const std::lock_guard lock{owner_->mutex};
     owner_->sessions.erase(this);
   }
@@ -140,21 +143,55 @@ private:
   void read() {
     parser_.emplace();
     parser_->header_limit(owner_->limits.header_size_max);
-    parser_->body_limit(owner_->limits.body_size_max);
+    parser_->body_limit(boost::none);  // which it is to be is known when the header is
     stream_.expires_after(owner_->limits.request_timeout);
+    beast::http::async_read_header(
+        stream_, buffer_, *parser_,
+        [self = shared_from_this()](beast::error_code failure, std::size_t) { self->on_header(failure); });
+  }
+
+  void on_header(beast::error_code failure) {
+    if (failure) return on_request(failure);
+    const auto small = owner_->limits.body_size_max;
+    const bool may_be_large = parser_->chunked() || parser_->content_length().value_or(0) > small;
+    if (!may_be_large || !owner_->gate || owner_->is_stopped) return read_body(small);
+    // What the gate asks for may take a while, and nothing is read meanwhile.
+    stream_.expires_never();
+    owner_->gate(head_of(parser_->get()), [self = shared_from_this()](bool may) {
+      asio::dispatch(self->stream_.get_executor(), [self, may] {
+        const auto& limits = self->owner_->limits;
+        if (!may) return self->read_body(limits.body_size_max);
+        if (!self->enter_gate()) {
+          return self->write(error_response(503, "too many large requests at a time: try again"), 11, false,
+                             false);
+        }
+        self->read_body(limits.large_body_size_max);
+      });
+    });
+  }
+
+  bool enter_gate() {
+    if (owner_->large_bodies.fetch_add(1) < owner_->limits.large_bodies_max) return holds_large_ = true;
+    owner_->large_bodies.fetch_sub(1);
+    return false;
+  }
+  void leave_gate() {
+    if (std::exchange(holds_large_, false)) owner_->large_bodies.fetch_sub(1);
+  }
+
+  void read_body(std::uint64_t size_max) {
+    if (parser_->content_length().value_or(0) > size_max) return on_request(beast::http::error::body_limit);
+    parser_->body_limit(size_max);
+    stream_.expires_after(holds_large_ ? owner_->limits.large_body_timeout : owner_->limits.request_timeout);
     beast::http::async_read(
         stream_, buffer_, *parser_,
         [self = shared_from_this()](beast::error_code failure, std::size_t) { self->on_request(failure); });
   }
 
-  void on_request(beast::error_code failure) {
-    if (failure) {
-      // After a request that could not be read nobody knows where the next one begins.
-      if (auto answer = answer_to(failure)) write(std::move(*answer), 11, false, false);
-      return;
-    }
-    if (owner_->is_stopped) return;  // what the handler looks at may be gone
-    auto message = parser_->release();
+  using message_type = beast::http::request<beast::http::string_body>;
+
+  // All but the body.
+  [[nodiscard]] request head_of(const message_type& message) const {
     request asked;
     asked.method = view(message.method_string());
     const std::string_view target = view(message.target());
@@ -165,8 +202,20 @@ private:
     asked.host = view(message[beast::http::field::host]);
     asked.origin = view(message[beast::http::field::origin]);
     asked.reason = view(message["X-Reason"]);
-    asked.body = std::move(message.body());
     asked.remote = remote_;
+    return asked;
+  }
+
+  void on_request(beast::error_code failure) {
+    if (failure) {
+      // After a request that could not be read nobody knows where the next one begins.
+      if (auto answer = answer_to(failure)) write(std::move(*answer), 11, false, false);
+      return;
+    }
+    if (owner_->is_stopped) return;  // what the handler looks at may be gone
+    auto message = parser_->release();
+    request asked = head_of(message);
+    asked.body = std::move(message.body());
     const bool keep_alive = message.keep_alive() && !owner_->is_stopped;
     const bool is_head = message.method() == beast::http::verb::head;
     if (!asked.path.starts_with('/')) {
@@ -182,6 +231,7 @@ private:
   }
 
   void write(response answer, unsigned version, bool keep_alive, bool is_head) {
+    leave_gate();
     stream_.expires_after(owner_->limits.request_timeout);
     answer_ = to_beast(std::move(answer), version, keep_alive, is_head);
     serializer_.emplace(answer_);
@@ -223,6 +273,7 @@ private:
   beast::http::response<beast::http::string_body> answer_;
   std::optional<beast::http::response_serializer<beast::http::string_body>> serializer_;
   std::uint64_t drained_ = 0;
+  bool holds_large_ = false;  // counts among owner_->large_bodies
 };
 
 namespace {
@@ -312,7 +363,7 @@ result<std::unique_ptr<server>> server::listen(asio::io_context& io, std::string
 
 result<std::unique_ptr<server>> server::listen(asio::io_context& io, std::string_view host,
                                                std::uint16_t port, deferring_handler handle,
-                                               server_limits limits) {
+                                               server_limits limits, body_gate gate) {
   std::vector<tcp::endpoint> wanted;
   const bool is_any = host == "*";
   if (is_any) {
@@ -330,7 +381,7 @@ result<std::unique_ptr<server>> server::listen(asio::io_context& io, std::string
     }
   }
 
-  auto made = std::make_shared<server_state>(io, std::move(handle), limits);
+  auto made = std::make_shared<server_state>(io, std::move(handle), limits, std::move(gate));
   made->listeners.reserve(wanted.size());
   std::optional<error> first_error;
   for (auto endpoint : wanted) {

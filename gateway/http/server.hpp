@@ -13,6 +13,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -20,12 +21,19 @@
 namespace posthorn::http {
 
 struct server_limits {
-  std::uint32_t header_size_max = 8U << 10U;          // beyond: 431
-  std::uint64_t body_size_max = 64U << 10U;           // beyond: 413
-  std::size_t connections_max = 256;                  // beyond: 503, then closed
-  std::chrono::milliseconds idle_timeout{30'000};     // a connection kept alive, without a request
-  std::chrono::milliseconds request_timeout{10'000};  // from its first byte to the end of the answer
+  std::uint32_t header_size_max = 8U << 10U;              // beyond: 431
+  std::uint64_t body_size_max = 64U << 10U;               // beyond: 413, unless the gate lets it in
+  std::uint64_t large_body_size_max = 16U << 20U;         // of those that it lets in
+  std::size_t large_bodies_max = 2;                       // at a time; beyond: 503
+  std::size_t connections_max = 256;                      // beyond: 503, then closed
+  std::chrono::milliseconds idle_timeout{30'000};         // a connection kept alive, without a request
+  std::chrono::milliseconds request_timeout{10'000};      // from its first byte to the end of the answer
+  std::chrono::milliseconds large_body_timeout{120'000};  // the same, with a large body
 };
+
+// Who may send more than others: is asked when a header has come, with a request that has no body yet, and answers once,
+// on any thread. Without a gate, nobody.
+using body_gate = std::function<void(const request& head, std::function<void(bool may)> answer)>;
 
 struct server_state;
 
@@ -38,7 +46,7 @@ public:
                                                 server_limits limits = {});
   static result<std::unique_ptr<server>> listen(boost::asio::io_context& io, std::string_view host,
                                                 std::uint16_t port, deferring_handler handle,
-                                                server_limits limits = {});
+                                                server_limits limits = {}, body_gate gate = nullptr);
   ~server();
   server(const server&) = delete;
   server& operator=(const server&) = delete;

@@ -1,4 +1,4 @@
-// posthorn users, vhosts, permissions, limits, connections and definitions: who may do what on a node, and what
+// posthorn users, vhosts, permissions, policies, limits, connections and definitions: who may do what on a node, and what
 // is laid down for its queues. docs/access.md says what it all means.
 #include "node/commands/answer_field.hpp"
 #include "node/commands/command.hpp"
@@ -26,10 +26,10 @@ namespace json = boost::json;
 
 struct access_options {
   std::string vhost = "/", name, password, description, queue_type, configure, write, read, exchange, limited;
-  std::string limit, reason, file;
+  std::string pattern, definition, apply_to = "all", limit, reason, file;
   std::vector<std::string> tags;
-  std::int64_t value = 0;
-  bool has_vhost = false, has_user = false;
+  std::int64_t priority = 0, value = 0;
+  bool of_operator = false, has_vhost = false, has_user = false;
 };
 using options_ptr = std::shared_ptr<access_options>;
 
@@ -111,6 +111,10 @@ public:
     }
     command& takes(const char* name, std::string access_options::*to, const char* help) {
       app->add_option(name, *options.*to, help)->option_text(name[0] == '-' ? "TEXT" : " ");
+      return *this;
+    }
+    command& of_operator() {
+      app->add_flag("--operator", options->of_operator, "An operator policy, which caps the others");
       return *this;
     }
     command& in_vhost(bool must = false) {
@@ -301,6 +305,62 @@ void add_permissions(CLI::App& app, command_context& context) {
       .takes("EXCHANGE", &access_options::exchange, "Those of one exchange only");
 }
 
+std::string policies_path(const access_options& o) {
+  return o.of_operator ? "/api/operator-policies" : "/api/policies";
+}
+std::string policy_path(const access_options& o) {
+  return policies_path(o) + '/' + percent_encoded(o.vhost) + '/' + percent_encoded(o.name);
+}
+
+void add_policies(CLI::App& app, command_context& context) {
+  group policies{app, context, "policies", "What is laid down for queues and exchanges by name"};
+  policies
+      .add("list", "All policies",
+           [](const command_context& c, const access_options& o) {
+             const auto which = o.has_vhost ? '/' + percent_encoded(o.vhost) : std::string{};
+             return list(c, policies_path(o) + which,
+                         {{"VHOST", "vhost"},
+                          {"NAME", "name"},
+                          {"PATTERN", "pattern"},
+                          {"APPLY TO", "apply-to"},
+                          {"PRIORITY", "priority"},
+                          {"DEFINITION", "definition"}});
+           })
+      .in_vhost(true)
+      .of_operator();
+  auto set = policies.add("set", "Set a policy", [](const command_context& c, const access_options& o) {
+    boost::system::error_code failure;
+    auto definition = json::parse(o.definition, failure);
+    if (failure || !definition.is_object()) {
+      c.err << "posthorn: the definition is a JSON object, as '{\"max-length\": 1000}'\n";
+      return exit_code::wrong_usage;
+    }
+    return order(c, "PUT", policy_path(o),
+                 json::object{{"pattern", text_of(o.pattern)},
+                              {"definition", std::move(definition)},
+                              {"priority", o.priority},
+                              {"apply-to", text_of(o.apply_to)}},
+                 "set policy " + o.name + " in virtual host " + o.vhost);
+  });
+  set.in_vhost()
+      .needs("NAME", &access_options::name, "Of the policy")
+      .needs("PATTERN", &access_options::pattern, "Of the names that it is for")
+      .needs("DEFINITION", &access_options::definition, "JSON, as '{\"max-length\": 1000}'")
+      .takes("--apply-to", &access_options::apply_to,
+             "all, queues, classic_queues, quorum_queues, streams, exchanges")
+      .of_operator();
+  set.app->add_option("--priority", set.options->priority, "The highest one applies (0)")->option_text("N");
+  policies
+      .add("clear", "Delete a policy",
+           [](const command_context& c, const access_options& o) {
+             return order(c, "DELETE", policy_path(o), std::nullopt,
+                          "deleted policy " + o.name + " of virtual host " + o.vhost);
+           })
+      .in_vhost()
+      .needs("NAME", &access_options::name, "Of the policy")
+      .of_operator();
+}
+
 // Of a virtual host or of a user, but not of both.
 template <class Run>
 exit_code with_limited(const command_context& c, const access_options& o, Run run) {
@@ -385,7 +445,7 @@ exit_code read_definitions(const command_context& c, const access_options& o) {
   if (!from) return c.fail(refused("cannot read " + o.file + ": is it there, and may you read it?"));
   const std::string body{std::istreambuf_iterator<char>{from}, {}};
   const auto path = "/api/definitions" + (o.has_vhost ? '/' + percent_encoded(o.vhost) : std::string{});
-  const auto done = http_order_ok(c.access, {"POST", path, body, ""}, std::chrono::minutes{2});
+  const auto done = http_order_ok(c.access, {"POST", path, body, ""}, std::chrono::minutes{10});
   if (!done) return c.fail(done.error());
   if (!warning_text(*done).empty()) c.err << "posthorn: warning: " << printable(done->warnings) << '\n';
   if (!c.is_json) c.out << "imported " << printable(o.file) << '\n';
@@ -394,7 +454,9 @@ exit_code read_definitions(const command_context& c, const access_options& o) {
 
 void add_definitions(CLI::App& app, command_context& context) {
   group definitions{app, context, "definitions", "All of that as a file, in RabbitMQ's format"};
-  definitions.add("export", "Write users, virtual hosts, permissions and limits", export_definitions)
+  definitions
+      .add("export", "Write users, virtual hosts, queues, exchanges, bindings, policies, …",
+           export_definitions)
       .in_vhost(true)
       .takes("FILE", &access_options::file, "Without it: standard output");
   definitions.add("import", "Read such a file; what is there and not in it, stays", read_definitions)
@@ -408,6 +470,7 @@ void add_administration(CLI::App& app, command_context& context) {
   add_users(app, context);
   add_vhosts(app, context);
   add_permissions(app, context);
+  add_policies(app, context);
   add_limits(app, context);
   add_connections(app, context);
   add_definitions(app, context);

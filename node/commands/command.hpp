@@ -32,6 +32,7 @@ void add_status(CLI::App& app, command_context& context);
 void add_list(CLI::App& app, command_context& context);
 void add_actors(CLI::App& app, command_context& context);
 void add_alarms(CLI::App& app, command_context& context);
+void add_delayed(CLI::App& app, command_context& context);
 void add_administration(CLI::App& app, command_context& context);
 void add_backup(CLI::App& app, command_context& context);
 void add_verify(CLI::App& app, command_context& context);

@@ -31,6 +31,7 @@ std::string as_json(const verify_report& report) {
   out["actor_events"] = report.actor_events;
   out["tree_events"] = report.tree_events;
   out["access"] = report.access;
+  out["seen"] = report.seen;
   out["transient"] = report.transient;
   out["buried"] = report.buried;
   out["unfinished"] = report.unfinished;
@@ -57,6 +58,7 @@ std::string as_text(const verify_report& report) {
   add("actor events", report.actor_events, "in their journals");
   add("tree events", report.tree_events, "failures, restarts and alike, the latest");
   add("access", report.access, "users, virtual hosts and what is laid down for them");
+  if (report.seen != 0) add("seen", report.seen, "messages that exchanges remember");
   if (report.transient != 0) add("transient", report.transient, "go at the next start");
   if (report.buried != 0) add("buried", report.buried, "consumed, and still to be erased");
   if (report.unfinished != 0)

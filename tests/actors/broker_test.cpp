@@ -144,7 +144,13 @@ TEST_CASE("exchanges of all types come back as what they were", "[actors]") {
     c.declare("q");
     for (const auto type : exchange_types) {
       const std::string name{to_string(type)};
-      c.answer<done>(c.ask_vhost(declare_exchange{name, name, false, true, false, false, {}}));
+      declare_exchange command{name, name, false, true, false, false, {}};
+      field_table arguments;
+      if (type == exchange_type::delayed) arguments.set("x-delayed-type", field_value::of_string("direct"));
+      if (type == exchange_type::deduplicating) arguments.set("x-cache-size", field_value::of_int(1));
+      encode_table(arguments, command.arguments);
+      command.arguments.erase(0, 4);  // its length
+      c.answer<done>(c.ask_vhost(std::move(command)));
       const auto key = type == exchange_type::local_random ? "" : "1";
       c.answer<done>(c.ask_vhost(posthorn::bind{{}, destination_kind::queue, name, "q", key, {}, c.id}));
     }

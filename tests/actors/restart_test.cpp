@@ -613,7 +613,7 @@ TEST_CASE("a message that was given back too often goes", "[restart][rules]") {
   arguments.add("x-dead-letter-exchange", field_value::of_string("dlx"));
   const auto declared = c.ask_vhost(c.a_queue("q", arguments));
   const auto q = port_of(*c.answer<queue_declared>(declared).queue).shared_from_this();
-  REQUIRE(q->rules.delivery_limit == 2);
+  REQUIRE(q->rules()->delivery_limit == 2);
   c.publish(q, 1);
   c.consume_from(q);
   for (std::uint32_t attempt = 0; attempt < 3; ++attempt) {

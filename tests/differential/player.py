@@ -39,8 +39,11 @@ def quoted(text):
 
 
 def may_change(line):
-    """Whether a line of a step that is not over can still become another one."""
-    return " ready, " in line or ": confirmed " in line or ": refused " in line
+    """Whether a line of a step that is not over can still become another one.
+
+    When a broker ends a connection, it says so before the connection's exclusive queues are gone.
+    """
+    return " ready, " in line or ": confirmed " in line or ": refused " in line or re.match(r"~\S+: 405 ", line) is not None
 
 
 class blocked(Exception):
@@ -370,7 +373,8 @@ class player:
                 elif method.name == "channel.close":
                     queue = left.pop(0)
                     self.counts[queue] = "gone" if method.reply_code == 404 else f"{method.reply_code} {method.reply_text}"
-                    self.polled.remove(queue)
+                    if method.reply_code != 405:  # of a connection that the broker is ending
+                        self.polled.remove(queue)
                     self.send(connection, CONTROL, amqp_raw.method_payload("channel.close-ok"))
                     connection.control_open = False
                     return left

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Random method sequences on two brokers, or on one and on what another has answered: every answer is compared."""
 import argparse
+import base64
 import collections
 import concurrent.futures
 import contextlib
 import functools
+import http.client
 import json
 import multiprocessing
 import os
@@ -36,7 +38,7 @@ def prefix(seed, round_number=0):
 
 
 def judge_for(row):
-    return functools.partial(table.judge, features=row["features"])
+    return functools.partial(table.judge, features=row["features"], seed=row["seed"])
 
 
 def play(port, row, expected=None, stop_early=True, round_number=0, kind=player.player, patience=1.0):
@@ -83,7 +85,9 @@ def play_all(options, port, rows, expected=None, round_number=0, kind=player.pla
 def broker_name(port):
     with amqp_raw.connection(port).open() as raw:
         properties = raw.start.server_properties
-    return f"{properties.get('product')} {properties.get('version')}"
+    # Posthorn calls itself RabbitMQ, and says who it is on another line.
+    own = str(properties.get("platform"))
+    return own if own.startswith("Posthorn") else f"{properties.get('product')} {properties.get('version')}"
 
 
 @contextlib.contextmanager
@@ -95,6 +99,7 @@ def broker(options):
     with tempfile.TemporaryDirectory(prefix="posthorn-differential-") as directory:
         node = harness.node(options.posthornd, directory)
         node.start()
+        options.http = options.http or node.http_port
         try:
             yield node.port
             harness.require(not node.exited(), f"the node ended with {node.process.returncode}:\n{node.log_tail()}")
@@ -125,26 +130,47 @@ def generated(options):
     return wanted(options, [generator.sequence(seed) for seed in range(first, first + count)])
 
 
-@contextlib.contextmanager
-def policies(options, *commands):
-    """Gives the brokers the generator's policies, and takes them back. A command line's `{}` stands for its arguments, which
-    are those of rabbitmqctl."""
-    made = [(kind, f"differential-{name}-{priority}", f"^.+-p\\.{name}$", priority, definition)
-            for name, rules in generator.POLICIES.items() for kind, priority, definition in rules] if options.policies else []
-
-    def run(command, *arguments):
-        text = " ".join(map(shlex.quote, arguments))
+def by_command(command):
+    """Policies by a command line, whose `{}` stands for its arguments, which are those of rabbitmqctl."""
+    def order(kind, name, policy):
+        words = [f"clear_{kind}", name]
+        if policy:
+            words = [f"set_{kind}", name, policy["pattern"], json.dumps(policy["definition"]), "--priority",
+                     str(policy["priority"]), "--apply-to", policy["apply-to"]]
+        text = " ".join(map(shlex.quote, words))
         subprocess.run(command.replace("{}", text), shell=True, check=True, stdout=subprocess.DEVNULL)
-    for command in commands if made else ():
-        for kind, name, pattern, priority, definition in made:
-            run(command, f"set_{kind}", name, pattern, json.dumps(definition), "--priority", str(priority), "--apply-to",
-                "queues")
+    return order
+
+
+def by_http(port):
+    """Policies by the management API."""
+    def order(kind, name, policy):
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        group = "policies" if kind == "policy" else "operator-policies"
+        client.request("PUT" if policy else "DELETE", f"/api/{group}/%2F/{name}", policy and json.dumps(policy),
+                       {"Authorization": "Basic " + base64.b64encode(b"guest:guest").decode()})
+        answer = client.getresponse()
+        text = answer.read().decode()
+        client.close()
+        harness.require(answer.status in (201, 204), f"policy {name}: {answer.status} {text}")
+    return order
+
+
+@contextlib.contextmanager
+def policies(*orders):
+    """Gives the brokers the generator's policies, and takes them back."""
+    made = [(kind, f"differential-{name}-{priority}",
+             {"pattern": f"^.+-p\\.{name}$", "definition": definition, "priority": priority, "apply-to": "queues"})
+            for name, rules in generator.POLICIES.items() for kind, priority, definition in rules]
+    for order in orders:
+        for kind, name, policy in made:
+            order(kind, name, policy)
     try:
         yield
     finally:
-        for command in commands if made else ():
-            for kind, name, *_ in made:
-                run(command, f"clear_{kind}", name)
+        for order in orders:
+            for kind, name, _ in made:
+                order(kind, name, None)
 
 
 def compare(rows, expected, answers, errors):
@@ -248,12 +274,21 @@ def record(options):
 
 
 def check(options):
-    header, rows = transcript.read(options.file)
+    files = [options.file] if options.file else [transcript.WITH_POLICIES] if options.policies else \
+        [transcript.RECORDED, transcript.WITH_POLICIES]
+    headers, recorded = zip(*map(transcript.read, files))
+    rows = [row for some in recorded for row in some]
     if any(generator.sequence(row["seed"])["steps"] != row["steps"] for row in rows):
         print("note: the generator has changed since this was recorded; what was recorded is played")
     rows = wanted(options, rows)
-    with broker(options) as port:
-        names = (header["broker"], broker_name(port))
+    with broker(options) as port, contextlib.ExitStack() as stack:
+        if any("policy" in row["features"] for row in rows):
+            if options.ctl or options.http:
+                stack.enter_context(policies(by_command(options.ctl) if options.ctl else by_http(options.http)))
+            else:
+                print("note: the sequences with policies are left out, for want of --http or --ctl")
+                rows = [row for row in rows if "policy" not in row["features"]]
+        names = (headers[0]["broker"], broker_name(port))
         if options.show:
             return 1 if [d for row in rows for d in show(options, row, port, row["answers"], names)] else 0
         expected = {row["seed"]: row["answers"] for row in rows}
@@ -297,7 +332,8 @@ def main():
     parser.add_argument("--show", action="store_true", help="print both sides, step by step")
     parser.add_argument("--without", default="", help="leave out what uses one of these features")
     parser.add_argument("--only", default="", help="leave out what uses none of these features")
-    parser.add_argument("--policies", action="store_true", help="the sequences with policies instead of the others")
+    parser.add_argument("--policies", action="store_true", help="only the sequences with policies")
+    parser.add_argument("--http", type=int, help="check: the port of the broker's management API, for policies")
     parser.add_argument("--ctl", help="the command line that gives the broker a policy: `rabbitmqctl {}`, or one like it")
     parser.add_argument("--peer-ctl", help="live: that of the peer")
     parser.add_argument("--rounds", type=int, default=2, help="record: all rounds must be the same")
@@ -306,9 +342,10 @@ def main():
     parser.add_argument("--jobs", type=int, default=6)
     parser.add_argument("--width", type=int, default=76)
     options = parser.parse_args()
-    if options.policies and not (options.ctl and (options.peer_ctl or options.mode != "live")):
-        parser.error("--policies needs --ctl" + (" and --peer-ctl" if options.mode == "live" else ""))
-    options.file = options.file or (transcript.WITH_POLICIES if options.policies else transcript.RECORDED)
+    if options.mode != "check":
+        if options.policies and not (options.ctl and (options.peer_ctl or options.mode != "live")):
+            parser.error("--policies needs --ctl" + (" and --peer-ctl" if options.mode == "live" else ""))
+        options.file = options.file or (transcript.WITH_POLICIES if options.policies else transcript.RECORDED)
     global table
     table = transcript.intended(options.intended)
     if options.mode == "selftest":
@@ -317,8 +354,10 @@ def main():
     if not options.port and (options.mode == "record" or not options.posthornd):
         parser.error("--port is missing" + ("" if options.mode == "record" else ", or --posthornd"))
     commands = [options.peer_ctl, options.ctl] if options.mode == "live" else [options.ctl]
-    with policies(options, *commands):
-        return {"record": record, "check": check, "live": live}[options.mode](options)
+    if options.mode == "check":
+        return check(options)
+    with policies(*map(by_command, commands)) if options.policies else contextlib.nullcontext():
+        return {"record": record, "live": live}[options.mode](options)
 
 
 if __name__ == "__main__":

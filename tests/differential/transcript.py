@@ -40,7 +40,8 @@ class intended:
 
     An entry says with two regular expressions what RabbitMQ shows in one line, and what is shown here instead; groups of one
     name must hold the same text on both sides. Null stands for no line at all. With `"feature"`, an entry counts in sequences
-    that use this feature only. `"after": "stop"` ends the comparison of a sequence there, when what follows cannot be compared.
+    that use this feature only, with `"seeds"` in these sequences only. `"after": "stop"` ends the comparison of a sequence
+    there, when what follows, in this step and after it, cannot be compared.
     """
 
     def __init__(self, path=INTENDED):
@@ -48,13 +49,13 @@ class intended:
             self.entries = json.load(source)
         self.used = set()
         for entry in self.entries:
-            if set(entry) - {"name", "reason", "feature", "recorded", "here", "after"} or not entry.get("name") or len(entry.get("reason", "")) < 10:
+            if set(entry) - {"name", "reason", "feature", "seeds", "recorded", "here", "after"} or not entry.get("name") or len(entry.get("reason", "")) < 10:
                 raise ValueError(f"{path}: an entry without a name or a reason, or with something unknown: {entry}")
             entry["patterns"] = [None if entry[side] is None else re.compile(entry[side]) for side in ("recorded", "here")]
 
-    def excuse(self, expected, line, features):
+    def excuse(self, expected, line, features, seed):
         for entry in self.entries:
-            if entry.get("feature") not in (None, *features):
+            if entry.get("feature") not in (None, *features) or seed not in entry.get("seeds", [seed]):
                 continue
             matches = []
             for pattern, text in zip(entry["patterns"], (expected, line)):
@@ -67,18 +68,17 @@ class intended:
                     return entry
         return None
 
-    def judge(self, expected, lines, features=()):
+    def judge(self, expected, lines, features=(), seed=None):
         """`same`, `stop` (an intended difference after which nothing can be compared), or `different`."""
-        verdict = "same"
         for left, right in pairs(expected, lines):
             if left != right:
-                entry = self.excuse(left, right, features)
+                entry = self.excuse(left, right, features, seed)
                 if entry is None:
                     return "different"
                 self.used.add(entry["name"])
                 if entry.get("after") == "stop":
-                    verdict = "stop"
-        return verdict
+                    return "stop"
+        return "same"
 
 
 def topic(line):

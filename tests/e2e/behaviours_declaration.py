@@ -469,6 +469,18 @@ def test_bindings_differ_by_their_arguments_15(t):
     equal(copies(), 0)
 
 
+def test_auto_delete_is_gone_with_cancel_ok_16(t):
+    channel = open_channel(t)
+    watcher = channel.owner.channel(2)
+    queue = t.unique("auto")
+    later(t, "queue.delete", queue=queue)
+    for _ in range(20):
+        channel.queue(queue, durable=True, auto_delete=True)
+        tag = channel.consume(queue)
+        channel.call("basic.cancel", consumer_tag=tag)
+        require(is_gone(watcher, queue), "who hears that his last consumer is gone finds no queue any more")
+
+
 def test_auto_delete_16(t):
     channel = open_channel(t)
     watcher = channel.owner.channel(2)

@@ -27,11 +27,14 @@ def routed(channel, publishes, queues):
 def test_start_says_who_it_is(t):
     with t.shared_node().connect() as connection:
         properties = connection.start.server_properties
-        for key in ("product", "version", "platform", "capabilities", "information"):
-            require(key in properties, f"server property {key} is missing")
-        for capability in ("publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify",
-                           "connection.blocked", "authentication_failure_close", "per_consumer_qos"):
-            equal(properties["capabilities"].get(capability), True, capability)
+        equal(set(properties), {"product", "version", "platform", "capabilities", "information", "copyright", "cluster_name"})
+        equal(properties["capabilities"], dict.fromkeys((
+            "publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify", "connection.blocked",
+            "consumer_priorities", "authentication_failure_close", "per_consumer_qos", "direct_reply_to"), True))
+        equal((properties["product"], properties["version"]), ("RabbitMQ", "4.3.6"), "whose clients are at home here")
+        if not t.suite.peer:
+            require(properties["platform"].startswith("Posthorn "), f"platform {properties['platform']}")
+            require("Posthorn" in properties["information"], f"information {properties['information']}")
         mechanisms = connection.start.mechanisms.decode().split()
         require({"PLAIN", "AMQPLAIN"} <= set(mechanisms), f"mechanisms {mechanisms}")
         equal((connection.tune.channel_max, connection.tune.frame_max, connection.tune.heartbeat), (2047, 131072, 60))

@@ -49,6 +49,23 @@ def test_print_config_names_origins(t):
     equal(tomllib.loads(posthornd(t, "--config", again, "--print-config").stdout), values, "its output is a configuration")
 
 
+def test_a_node_gives_its_own_name_if_it_is_asked_to(t):
+    node = t.node(options=["--amqp-product", "Posthorn"])
+    with node.connect() as connection:
+        properties = connection.start.server_properties
+        equal(properties["product"], "Posthorn")
+        equal("Posthorn " + properties["version"], properties["platform"], "the version is the node's own")
+    code, lines = mistaken(t, '[amqp]\nproduct = "Rabbit"\n')
+    require(code != 0 and any("amqp.product" in line and "RabbitMQ" in line for line in lines), f"{lines}")
+
+
+def test_a_command_that_does_not_exist_is_named(t):
+    posthornd(t, "--version")
+    done = subprocess.run([t.suite.posthorn, "stauts"], capture_output=True, text=True, timeout=10, check=False)
+    equal((done.returncode, done.stdout, done.stderr),
+          (2, "", "posthorn: unknown command 'stauts', did you mean 'status'? See `posthorn --help`\n"))
+
+
 def mistaken(t, contents="", arguments=(), environment=None):
     path = os.path.join(t.directory, "posthorn.toml")
     with open(path, "w", encoding="ascii") as out:

@@ -6,6 +6,7 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <chrono>
+#include <functional>
 #include <string>
 #include <thread>
 
@@ -28,8 +29,12 @@ http::response echo(const http::request& asked) {
 
 // A server on a free port of this machine, with its thread.
 struct running_server {
-  explicit running_server(http::server_limits limits = {}, const char* host = "127.0.0.1") {
-    auto listening = http::server::listen(io, host, 0, echo, limits);
+  explicit running_server(http::server_limits limits = {}, const char* host = "127.0.0.1",
+                          http::body_gate gate = nullptr) {
+    const http::deferring_handler handle = [](const http::request& asked, const http::responder& answer) {
+      answer(echo(asked));
+    };
+    auto listening = http::server::listen(io, host, 0, handle, limits, std::move(gate));
     REQUIRE(listening.has_value());
     server = std::move(*listening);
     thread = std::thread{[this] { io.run(); }};
@@ -164,6 +169,67 @@ TEST_CASE("what is too large or no HTTP is refused, and the connection closed", 
     c.send(std::string{"AMQP\0\0\x09\x01", 8} + "\r\n\r\n");
     CHECK(c.answer().starts_with("HTTP/1.1 400 "));
     CHECK(c.is_closed());
+  }
+}
+
+TEST_CASE("a large body needs the gate's leave, and has a limit, too", "[http][server]") {
+  http::server_limits limits;
+  limits.body_size_max = 100;
+  limits.large_body_size_max = 100'000;
+  limits.large_bodies_max = 1;
+  const running_server running{limits, "127.0.0.1",
+                               [](const http::request& head, const std::function<void(bool)>& answer) {
+                                 CHECK(head.body.empty());
+                                 answer(head.path == "/large" && head.authorization == "yes");
+                               }};
+  const auto head = [](std::string_view path, std::size_t size, std::string_view who = "yes") {
+    return "POST " + std::string{path} + " HTTP/1.1\r\nHost: h\r\nAuthorization: " + std::string{who} +
+           "\r\nContent-Length: " + std::to_string(size) + "\r\n\r\n";
+  };
+  const std::string body(100'000, 'x');
+  SECTION("it is taken, and the connection goes on") {
+    client c{running.port()};
+    for (int n = 0; n < 2; ++n) {
+      c.send(head("/large", body.size()));
+      c.send(body);
+      CHECK(c.answer().find(" 100000 ") != std::string::npos);
+    }
+    c.send(
+        "POST /large HTTP/1.1\r\nHost: h\r\nAuthorization: yes\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "3e8\r\n" +
+        std::string(1000, 'x') + "\r\n0\r\n\r\n");
+    CHECK(c.answer().find(" 1000 ") != std::string::npos);
+  }
+  SECTION("others get no more than before") {
+    for (const auto& asked : {head("/large", 101, "no"), head("/other", 101), head("/large", 100'001)}) {
+      client c{running.port()};
+      c.send(asked);
+      CHECK(c.answer().starts_with("HTTP/1.1 413 "));
+    }
+    client c{running.port()};
+    c.send("POST /other HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n" +
+           std::string(101, 'x'));
+    CHECK(c.answer().starts_with("HTTP/1.1 413 "));
+    client small{running.port()};
+    small.send(head("/other", 100) + std::string(100, 'x'));
+    CHECK(small.answer().find(" 100 ") != std::string::npos);
+  }
+  SECTION("not too many at a time") {
+    client first{running.port()}, second{running.port()};
+    first.send(head("/large", body.size()) + "x");
+    // It has come as far as the gate when the second one is refused.
+    std::string told;
+    for (int n = 0; n < 200 && !told.starts_with("HTTP/1.1 503 "); ++n) {
+      client next{running.port()};
+      next.send(head("/large", 101));
+      next.send(std::string(101, 'x'));
+      told = next.answer();
+    }
+    CHECK(told.starts_with("HTTP/1.1 503 "));
+    first.send(body.substr(1));
+    CHECK(first.answer().find(" 100000 ") != std::string::npos);
+    second.send(head("/large", 101) + std::string(101, 'x'));
+    CHECK(second.answer().find(" 101 ") != std::string::npos);
   }
 }
 

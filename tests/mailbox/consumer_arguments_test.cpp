@@ -24,10 +24,37 @@ TEST_CASE("a consumer's priority is an integer of any width [53]", "[mailbox]") 
   CHECK(checked("x-other", field_value::of_string("?")) == "accepted");
 }
 
+TEST_CASE("an argument that is for consumers of another type of queue is refused [4]", "[mailbox]") {
+  const std::string described = "queue 'q' in vhost '/'";
+  const auto checked = [&](const char* name, std::string_view type) {
+    return check_consumer_of_type({{name, field_value::of_int(1)}}, type, described).value_or("accepted");
+  };
+  for (const auto* type : {"classic", "quorum"}) {
+    CHECK(checked("x-stream-offset", type) ==
+          "invalid arg 'x-stream-offset' for " + described + " of queue type rabbit_" + type + "_queue");
+    CHECK(checked("x-stream-filter", type) != "accepted");
+    CHECK(checked("x-stream-match-unfiltered", type) != "accepted");
+    CHECK(checked("x-priority", type) == "accepted");
+    CHECK(checked("x-weight", type) == "accepted");
+  }
+  CHECK(checked("x-stream-offset", "stream") == "accepted");
+  CHECK(checked("x-other", "stream") == "accepted");
+  CHECK(checked("x-priority", "stream") ==
+        "invalid arg 'x-priority' for " + described + " of queue type rabbit_stream_queue");
+}
+
 TEST_CASE("what a consumer wishes is read from its arguments", "[mailbox]") {
   CHECK(wishes_of({}) == consumer_wishes{});
   CHECK(wishes_of({{"x-priority", field_value::of_int(-7)}, {"x-weight", field_value::of_int(3)}}) ==
         consumer_wishes{-7, 3});
+  CHECK(wishes_of({{"x-consumer-timeout", field_value::of_int(500)}}).timeout ==
+        std::chrono::milliseconds{500});
+  CHECK(check_consumer_arguments({{"x-consumer-timeout", field_value::of_string("soon")}},
+                                 "queue 'q' in vhost '/'") ==
+        "invalid arg 'x-consumer-timeout' for queue 'q' in vhost '/': \"expected integer, got longstr\"");
+  CHECK(
+      check_consumer_arguments({{"x-consumer-timeout", field_value::of_int(-1)}}, "queue 'q' in vhost '/'") ==
+      "invalid arg 'x-consumer-timeout' for queue 'q' in vhost '/': {value_negative,-1}");
   CHECK(wishes_of({{"x-weight", field_value::of_long(1'000'000)}}).weight == 65'535);
   CHECK(wishes_of({{"x-priority", field_value::of_string("high")}}) == consumer_wishes{});
 }

@@ -49,7 +49,8 @@ struct settings {
   bool consumer_priorities = false;
   bool others_store = false;  // messages at places that were given away
   bool heard_late = false;    // and the mailbox hears of it when it has done something else in between
-  bool whose_turn = false;    // is checked: nothing expires, nothing is refused, and memory never ends
+  std::chrono::milliseconds consumer_timeout{0};
+  bool whose_turn = false;  // is checked: nothing expires, nothing is refused, and memory never ends
   mailbox_rules rules{};
 };
 
@@ -57,6 +58,7 @@ class world {
 public:
   world(std::uint64_t seed, settings s) : settings_{s}, random_{seed} {
     box_.emplace(s.durable, limits(), recovered_mailbox{}, s.rules);
+    in_order_ = s.rules.single_active;
   }
 
   void run(std::size_t steps) {
@@ -73,7 +75,7 @@ public:
   [[nodiscard]] std::string where() const { return "step " + std::to_string(step_) + ", " + doing_; }
 
 private:
-  enum class place { ready, held, gone };
+  enum class place { ready, held, gone, aside };
   enum class kept { unsent, sent, stored };  // of a message that is persistent
   // The first is delivered first.
   struct ready_place {
@@ -104,6 +106,13 @@ private:
     std::uint64_t key = 0;
     bool dead = false, copied = false;  // a dead letter, of which a copy is stored elsewhere
     ready_place stands{};               // while it is ready
+    std::int64_t held_since = 0;
+    std::int64_t due = 0;  // while it stands aside; 0: a dead letter that its owner has at hand
+    bool dying = false;    // a dead letter that stands aside
+    death_reason why = death_reason::expired;
+    bool died_delivered = false;
+    // While it is held: the order in which a quorum queue takes back what somebody held.
+    std::pair<sequence, std::uint64_t> taken{};
   };
   struct dying {
     sequence at{};
@@ -111,11 +120,14 @@ private:
     death_reason why = death_reason::expired;
     bool delivered = false;
     std::uint32_t attempts = 0, returns = 0;
+    bool waits = false;
   };
   struct consumer {
     consumer_spec spec;
     bool consuming = false;
     std::set<sequence> held;
+    std::set<sequence> owed;  // it took too long for them
+    bool suspended = false;
   };
   struct stored {
     envelope_ptr message;
@@ -139,7 +151,10 @@ private:
   std::size_t below(std::size_t end) { return static_cast<std::size_t>(random_() % end); }
   bool chance(unsigned percent) { return below(100) < percent; }
 
-  [[nodiscard]] mailbox_limits limits() const { return {settings_.resident_max}; }
+  [[nodiscard]] mailbox_limits limits() const {
+    return {settings_.resident_max, settings_.consumer_timeout, dead_letter_retry};
+  }
+  static constexpr std::chrono::milliseconds dead_letter_retry{25};
 
   static constexpr std::size_t body_size_most = 300;
   static constexpr std::size_t footprint_max = sizeof(envelope) + 80 + body_size_most + 8;
@@ -175,6 +190,8 @@ private:
   }
 
   void publish() {
+    // What happens by itself may need what is only in the store, for which a publish does not wait.
+    if (something_is_due()) dispatch();
     doing_ = "publish";
     std::vector<arrival> arrivals;
     std::vector<message> made;
@@ -225,11 +242,18 @@ private:
     std::vector<sequence> here;
     for (auto& m : made) {
       const auto is_too_much = [&] {
-        return refusing() && (settings_.rules.quorum ? too_many(0, 0) : too_many(1, m.body_size));
+        if (!refusing()) return false;
+        if (!settings_.rules.quorum) return too_many(1, m.body_size);
+        std::uint64_t size = 0;
+        for (const auto at : dead_here_) size += messages_.at(at).body_size;
+        return too_many(dead_here_.size(), size);
       };
       if (is_too_much()) {
+        time_passes();
         take_deliveries({next_});
+        if (!ready_.empty()) (void)next_in_turn();
         apply_rules();
+        seen_up_to_ = next_;
       }
       if (is_too_much()) {
         must(refused_.insert({m.from, m.number}).second, "a publish is refused once");
@@ -240,19 +264,24 @@ private:
       }
       const sequence at{next_++};
       m.may_go_at_once = m.redelivered && ready_.empty() && !settings_.rules.quorum;
+      // Somebody is looked for who waits.
+      if (m.may_go_at_once && !in_order_) (void)next_in_turn();
       messages_[at] = m;
       by_number_[{from, m.number}] = at;
       stand(at, true);
       here.push_back(at);
       if ((settings_.rules.quorum || settings_.rules.priority_max) && ready_.size() == 1) {
+        time_passes();
         take_deliveries({next_});
+        if (!ready_.empty()) (void)next_in_turn();
         apply_rules();
+        seen_up_to_ = next_;
       }
     }
     take_effects();
     for (const auto at : here) {
       const auto& m = messages_[at];
-      must(m.where != place::ready || m.settled != m.persistent,
+      must((m.where != place::ready && m.where != place::aside) || m.settled != m.persistent,
            "I2: settled at once if it need not survive");
     }
   }
@@ -297,6 +326,7 @@ private:
     given_.erase(which);
     std::vector<loaded_message> arrived{{g.at, g.envelope, g.what.expires_at}};
     box_->arrive(arrived);
+    seen_up_to_ = std::min(seen_up_to_, g.at.value);
     messages_[g.at] = g.what;
     stand(g.at, true);
   }
@@ -309,9 +339,11 @@ private:
     box_->observe(std::chrono::milliseconds{now_}, random_());
     box_->dispatch(fx_, now_);
     while (load()) box_->dispatch(fx_, now_);
+    time_passes();
     take_deliveries();
     if (!ready_.empty()) (void)next_in_turn();
     apply_rules();
+    seen_up_to_ = next_;
     take_effects();
     if (ready_.empty()) return;
     std::size_t held_size = 0;
@@ -329,8 +361,9 @@ private:
 
   void expire() {
     doing_ = "expire";
+    const bool head_only = aside_.empty() && !may_take_too_long();
     const auto expected = box_->next_expiry();
-    if (expected && *expected != 0) {
+    if (head_only && expected && *expected != 0) {
       must(front() != nullptr && front()->expires_at == *expected, "the head is the next to expire");
     }
     box_->expire(now_, fx_);
@@ -338,8 +371,108 @@ private:
     apply_rules();
     take_effects();
     const auto next = box_->next_expiry();
+    for (const auto& [due, at] : aside_) must(next && *next <= due, "when something happens next is known");
+    for (const auto& [id, c] : consumers_) {
+      for (const auto at : c.held) {
+        const auto limit = time_limit_of(c);
+        must(limit == 0 || (next && *next <= messages_.at(at).held_since + limit),
+             "when somebody has taken too long is known");
+      }
+    }
+    if (!head_only || !aside_.empty()) return;
     const auto* first = front();
     must(next.value_or(0) == (first == nullptr ? 0 : first->expires_at), "when the head expires is known");
+  }
+
+  // --- time ---
+
+  [[nodiscard]] bool may_take_too_long() const {
+    return settings_.rules.quorum &&
+           (settings_.rules.consumer_timeout || settings_.consumer_timeout.count() != 0);
+  }
+
+  [[nodiscard]] bool something_is_due() const {
+    if (!aside_.empty() && aside_.begin()->first <= now_) return true;
+    return std::any_of(consumers_.begin(), consumers_.end(), [this](const auto& c) {
+      const auto limit = time_limit_of(c.second);
+      return limit != 0 && std::any_of(c.second.held.begin(), c.second.held.end(), [&](sequence at) {
+               return messages_.at(at).held_since + limit <= now_;
+             });
+    });
+  }
+
+  // Milliseconds; 0: none.
+  [[nodiscard]] std::int64_t time_limit_of(const consumer& c) const {
+    const bool never_consumed = c.spec.id.value >= 1000 && c.spec.id.value < 1003;
+    if (!settings_.rules.quorum || !c.spec.acknowledges || never_consumed) return 0;
+    if (c.spec.timeout) return c.spec.timeout->count();
+    return settings_.rules.consumer_timeout.value_or(settings_.consumer_timeout).count();
+  }
+
+  // What happens by itself at the beginning of a dispatch: who took too long gives back, and then those that stand aside go
+  // on, in the order in which they are due.
+  void time_passes() {
+    std::vector<consumer_id> idle;
+    for (auto& [id, c] : consumers_) {
+      const auto limit = time_limit_of(c);
+      std::vector<sequence> late;
+      for (const auto at : c.held) {
+        if (limit != 0 && messages_.at(at).held_since + limit <= now_) late.push_back(at);
+      }
+      if (late.empty()) continue;
+      for (const auto at : late) {
+        c.held.erase(at);
+        take_back(at, false);
+      }
+      if (!c.consuming) {
+        if (c.held.empty()) idle.push_back(id);
+        continue;
+      }
+      c.owed.insert(late.begin(), late.end());
+      if (std::exchange(c.suspended, true)) continue;
+      std::erase(joined_, id);
+      timeouts_.push_back(id);
+    }
+    for (const auto id : idle) consumers_.erase(id);
+    while (!aside_.empty() && aside_.begin()->first <= now_) {
+      const auto at = aside_.begin()->second;
+      aside_.erase(aside_.begin());
+      auto& m = messages_.at(at);
+      m.due = 0;
+      if (m.dying) {
+        deaths_.push_back({at, m.tag, m.why, m.died_delivered, m.attempts, m.returns, true});
+      } else {
+        stand(at, false);
+      }
+    }
+    if (settings_.rules.quorum) look_at_consumers();
+  }
+
+  // It is answered, late or not.
+  void answer_owed(consumer& c, const std::vector<sequence_range>& ranges) {
+    if (!c.suspended) return;
+    for (const auto& r : ranges) c.owed.erase(c.owed.lower_bound(r.first), c.owed.upper_bound(r.last));
+    if (!c.owed.empty()) return;
+    c.suspended = false;
+    if (c.consuming) joined_.push_back(c.spec.id);
+  }
+
+  // What the owner of the mailbox does with a dead letter that waits.
+  void try_to_bury(const dying& d) {
+    auto& m = messages_.at(d.at);
+    if (!always_a_way_ && chance(50)) {
+      m.due = now_ + dead_letter_retry.count();
+      aside_.insert({m.due, d.at});
+      box_->on_no_way(d.at, now_);
+      return;
+    }
+    m.where = place::gone;
+    m.dying = false;
+    m.dead = true;
+    dead_here_.erase(d.at);
+    if (m.persistent && m.journal == kept::unsent) moved_.push_back(d.at);
+    pending_.push_back(d);
+    box_->on_buried(d.at, fx_);
   }
 
   // --- the rules ---
@@ -371,6 +504,14 @@ private:
     while (front() != nullptr && front()->expires_at != 0 && front()->expires_at < before) {
       drop_front(death_reason::expired);
     }
+  }
+
+  // What nobody may get any more.
+  void drop_too_late() {
+    while (front() != nullptr && front()->expires_at != 0 &&
+           (front()->expires_at < now_ ||
+            (front()->expires_at == now_ && ready_.begin()->at.value < seen_up_to_)))
+      drop_front(death_reason::expired);
   }
 
   // What stands at the head when nothing more can be delivered.
@@ -431,7 +572,8 @@ private:
       if (able(c) && std::find(row.begin(), row.end(), id) == row.end()) row.push_back(id);
     }
     if (!settings_.rules.single_active) return;
-    if (active_ && (!consumers_.contains(*active_) || !consumers_.at(*active_).consuming)) {
+    if (active_ && (!consumers_.contains(*active_) || !consumers_.at(*active_).consuming ||
+                    consumers_.at(*active_).suspended)) {
       active_.reset();
       gives_way_ = false;
     }
@@ -439,7 +581,7 @@ private:
     std::optional<consumer_id> best;
     for (const auto id : joined_) {
       const auto found = consumers_.find(id);
-      if (found == consumers_.end() || !found->second.consuming) continue;
+      if (found == consumers_.end() || !found->second.consuming || found->second.suspended) continue;
       if (!best || found->second.spec.priority > consumers_.at(*best).spec.priority) best = id;
     }
     if (!active_) {
@@ -456,9 +598,19 @@ private:
   void die(sequence at, death_reason why, bool failed = false) {
     if (!settings_.rules.dead_letter_exchange) return end(at);
     auto& m = messages_.at(at);
+    const bool delivered = failed || (settings_.rules.quorum && m.redelivered);
+    if (settings_.rules.at_least_once) {
+      m.where = place::aside;
+      m.dying = true;
+      m.due = 0;
+      m.why = why;
+      m.died_delivered = delivered;
+      dead_here_.insert(at);
+      deaths_.push_back({at, m.tag, why, delivered, m.attempts, m.returns, true});
+      return;
+    }
     m.where = place::gone;
     m.dead = true;
-    const bool delivered = failed || (settings_.rules.quorum && m.redelivered);
     deaths_.push_back({at, m.tag, why, delivered, m.attempts, m.returns});
     if (m.persistent && m.journal == kept::unsent) moved_.push_back(at);
   }
@@ -487,11 +639,11 @@ private:
     doing_ = "fetch";
     const consumer_id id{1000 + below(3)};
     const bool acknowledges = chance(70);
-    consumers_.try_emplace(id, consumer{{.id = id, .acknowledges = true}, false, {}});
+    consumers_.try_emplace(id, consumer{{.id = id, .acknowledges = true}, false, {}, {}});
     fetching_ = acknowledges;
     bool got = box_->fetch(id, acknowledges, fx_, now_);
     while (!got && load()) got = box_->fetch(id, acknowledges, fx_, now_);
-    drop_what_expired(now_);
+    drop_too_late();
     must(got == !ready_.empty(), "a fetch finds a message when there is one");
     must(fx_.deliveries.size() == (got ? 1 : 0), "a fetch delivers one message");
     must(!got || fx_.deliveries.front().to == id, "a fetch delivers to who fetched");
@@ -516,6 +668,8 @@ private:
     spec.credit = static_cast<std::int64_t>(below(3000));
     if (settings_.consumer_priorities) spec.priority = static_cast<std::int64_t>(below(3)) - 1;
     spec.weight = static_cast<std::uint32_t>(1 + below(4));
+    if (settings_.consumer_timeout.count() != 0 && chance(20))
+      spec.timeout = std::chrono::milliseconds{chance(30) ? 0 : 1 + below(200)};
     enter(spec);
   }
 
@@ -526,6 +680,7 @@ private:
     c.consuming = true;
     turns_[-spec.priority].push_back(spec.id);
     joined_.push_back(spec.id);
+    in_order_ = in_order_ || spec.priority != 0;
   }
 
   void grant() {
@@ -554,15 +709,24 @@ private:
     if (c == nullptr) return;
     const auto id = c->spec.id;
     const auto how = below(3);
-    for (const auto at : c->held) take_back(at, how == 0);
+    for (const auto at : in_order_of_taking(*c)) take_back(at, how == 0, how != 2);
     consumers_.erase(id);
     if (how == 2) {
       box_->release(id);
     } else {
-      box_->release(id, fx_, how == 0 ? blame::yes : blame::no);
+      box_->release(id, fx_, how == 0 ? blame::yes : blame::no, now_);
     }
     take_effects();
     must(!box_->known(id), "a released holder is not known any more");
+  }
+
+  [[nodiscard]] std::vector<sequence> in_order_of_taking(const consumer& c) const {
+    std::vector<sequence> out{c.held.begin(), c.held.end()};
+    if (settings_.rules.quorum) {
+      std::sort(out.begin(), out.end(),
+                [&](sequence a, sequence b) { return messages_.at(a).taken < messages_.at(b).taken; });
+    }
+    return out;
   }
 
   void answer(bool acknowledge) {
@@ -576,15 +740,16 @@ private:
       if (acknowledge) {
         end(at);
       } else {
-        take_back(at, how == 0);
+        take_back(at, how == 0, how != 2);
       }
     });
+    answer_owed(*c, ranges);
     if (acknowledge) {
       box_->acknowledge(id, ranges, fx_);
     } else if (how == 2) {
       box_->give_back(id, ranges);
     } else {
-      box_->give_back(id, ranges, fx_, how == 0 ? blame::yes : blame::no);
+      box_->give_back(id, ranges, fx_, how == 0 ? blame::yes : blame::no, now_);
     }
     take_effects();
     forget_if_idle(id);
@@ -604,6 +769,7 @@ private:
       }
       die(at, death_reason::rejected, blames);
     });
+    answer_owed(*c, ranges);
     box_->reject(id, ranges, fx_, blames ? blame::yes : blame::no);
     take_effects();
     forget_if_idle(id);
@@ -642,9 +808,18 @@ private:
 
   void purge() {
     doing_ = "purge";
-    const auto count = ready_.size();
+    auto count = ready_.size();
     for (const auto& r : ready_) end(r.at);
     ready_.clear();
+    for (auto a = aside_.begin(); a != aside_.end();) {
+      if (messages_.at(a->second).dying) {
+        ++a;
+        continue;
+      }
+      ++count;
+      end(a->second);
+      a = aside_.erase(a);
+    }
     must(box_->purge(fx_) == count, "a purge says how many it forgot");
     take_effects();
   }
@@ -859,11 +1034,14 @@ private:
     joined_.clear();
     active_.reset();
     gives_way_ = came_back_ = false;
+    in_order_ = settings_.rules.single_active;
     by_number_.clear();
     numbers_.clear();
     due_.clear();
     pending_.clear();
     pending_under_way_.clear();
+    aside_.clear();
+    dead_here_.clear();
     moved_.clear();
     moved_under_way_.clear();
     only_stored_.clear();
@@ -876,7 +1054,8 @@ private:
       m.journal = kept::stored;
       m.in_store = s.transient;
       m.settled = m.redelivered = true;
-      m.returned = m.dead = m.copied = false;
+      m.returned = m.dead = m.copied = m.dying = false;
+      m.due = 0;
       m.attempts = m.returns = 0;
       m.counted = false;
       messages_[at] = m;
@@ -889,6 +1068,9 @@ private:
     ++generation_;
     fx_.clear();
     box_.emplace(settings_.durable, limits(), recovered, settings_.rules);
+    seen_up_to_ = next_;
+    taken_last_ = {};
+    taken_count_ = 0;
   }
 
   // A holder from before the restart says what it holds, all at once or bit by bit.
@@ -906,20 +1088,21 @@ private:
         consumers_[id].spec.credit = credit;
       }
     }
-    consumers_.try_emplace(id, consumer{r.spec, false, {}});
+    consumers_.try_emplace(id, consumer{r.spec, false, {}, {}});
     std::vector<loaded_message> claimed;
     std::size_t left = chance(50) ? r.held.size() : below(r.held.size() + 1);
     for (; left > 0; --left) {
       const auto which = r.held.begin() + static_cast<std::ptrdiff_t>(below(r.held.size()));
       const auto at = *which;
       r.held.erase(which);
-      if (!present(at)) continue;
+      if (!present(at) || !messages_.contains(at)) continue;
       const auto& s = store_.at(at);
       claimed.push_back({at, envelope::read(s.message->bytes()).value(), s.expires_at});
       auto& m = messages_.at(at);
       if (m.where != place::ready) continue;
       ready_.erase(m.stands);
       m.where = place::held;
+      m.taken = {at, 0};
       consumers_[id].held.insert(at);
     }
     box_->claim(r.spec, claimed);
@@ -932,6 +1115,10 @@ private:
   // Everything is handed out and acknowledged; then nothing may be left anywhere.
   void drain() {
     while (!given_.empty()) arrive();
+    doing_ = "drain";
+    always_a_way_ = true;
+    now_ += 1'000'000;
+    dispatch();
     doing_ = "drain";
     for (int round = 0; round < 3; ++round) {
       if (box_->batch_under_way()) commit();
@@ -953,14 +1140,19 @@ private:
     while (!consumers_.empty()) {
       auto& c = consumers_.begin()->second;
       const auto id = c.spec.id;
-      for (const auto at : c.held) take_back(at, false);
+      for (const auto at : in_order_of_taking(c)) take_back(at, false, false);
       consumers_.erase(id);
       box_->release(id);
+    }
+    while (!aside_.empty()) {
+      now_ += 1'000'000;
+      dispatch();
     }
     doing_ = "drain: consuming all";
     consumer_spec all;
     all.id = {5'000'000};
     all.credit = std::int64_t{1} << 40;
+    all.timeout = std::chrono::milliseconds{0};
     enter(all);
     look_at_consumers();
     while (!ready_.empty()) {
@@ -988,7 +1180,8 @@ private:
   // --- what the commands mean ---
 
   [[nodiscard]] static bool able(const consumer& c) {
-    return c.consuming && c.spec.credit > 0 && (c.spec.prefetch == 0 || c.held.size() < c.spec.prefetch);
+    return c.consuming && !c.suspended && c.spec.credit > 0 &&
+           (c.spec.prefetch == 0 || c.held.size() < c.spec.prefetch);
   }
 
   consumer* any_consumer() {
@@ -1014,7 +1207,7 @@ private:
     m.counted = m.redelivered = true;
   }
 
-  void take_back(sequence at, bool failed) {
+  void take_back(sequence at, bool failed, bool may_stand_aside = true) {
     auto& m = messages_.at(at);
     if (failed) {
       count_failure(at);
@@ -1026,6 +1219,19 @@ private:
     }
     m.returned = true;
     count_return(at);
+    using delayed_retry = mailbox_rules::delayed_retry;
+    const auto& rules = settings_.rules;
+    if (may_stand_aside && rules.retry != delayed_retry::disabled &&
+        (rules.retry == delayed_retry::all || (rules.retry == delayed_retry::failed) == failed)) {
+      auto delay = rules.retry_min.count() * m.returns;
+      if (rules.retry_max) delay = std::min<std::int64_t>(delay, rules.retry_max->count());
+      if (delay != 0) {
+        m.where = place::aside;
+        m.due = now_ + delay;
+        aside_.insert({m.due, at});
+        return;
+      }
+    }
     came_back_ = true;
     stand(at, false);
   }
@@ -1058,20 +1264,29 @@ private:
       must(got.delivered == expected.delivered, "a dead letter says whether somebody had it in his hands");
       must(got.attempts == expected.attempts && got.returns == expected.returns,
            "a dead letter says how often it came back, and how often a delivery failed");
+      must(got.waits == expected.waits, "a dead letter waits where it has to");
       must(got.message || present(got.at), "a dead letter can be read");
       must(tag_of(got.message ? *got.message : *store_.at(got.at).message) == expected.tag,
            "a dead letter has the body that was published");
       if (!got.message) only_stored_.insert(got.at);
     }
-    pending_.insert(pending_.end(), deaths_.begin(), deaths_.end());
-    deaths_.clear();
     fx_.dead_letters.clear();
+    for (const auto& d : std::exchange(deaths_, {})) {
+      if (d.waits) {
+        try_to_bury(d);
+      } else {
+        pending_.push_back(d);
+      }
+    }
   }
 
   void take_effects() {
     take_deliveries();
     look_at_consumers();
     take_deaths();
+    must(fx_.timeouts == timeouts_, "who takes too long is told so, once");
+    timeouts_.clear();
+    fx_.timeouts.clear();
     for (const auto& s : fx_.settlements) {
       must(s.first <= s.last, "a settlement names a range");
       for (auto n = s.first; n <= s.last; ++n) {
@@ -1100,7 +1315,11 @@ private:
     auto& m = found->second;
     must(m.where == place::ready, "I3: only a ready message is delivered");
     must(m.expires_at == 0 || now_ <= m.expires_at, "an expired message is not delivered");
+    must(m.expires_at != now_ || d.at.value >= seen_up_to_,
+         "what expires when it comes goes at once to who waits for it, or to nobody");
     drop_what_expired(now_);
+    while (front() != nullptr && front() != &m && front()->expires_at != 0 && front()->expires_at <= now_)
+      drop_front(death_reason::expired);
     must(tag_of(*d.message) == m.tag && d.message->body().size() == m.body_size,
          "a delivery has the body that was published");
     // What waits for a certain consumer may go, and then those behind it have their turn.
@@ -1114,6 +1333,12 @@ private:
       }
     }
     must(ready_.begin()->at == d.at, "I1: messages are delivered in order");
+    if (ready_.begin()->fresh && taken_last_ < d.at) {
+      taken_last_ = d.at;
+      m.taken = {d.at, 0};
+    } else {
+      m.taken = {taken_last_, ++taken_count_};
+    }
     if (std::exchange(m.may_go_at_once, false)) m.redelivered = d.redelivered;
     must(d.redelivered == m.redelivered, "a delivery says whether it may have been delivered before");
     if (settings_.rules.quorum && !m.counted && m.attempts_before != 0) {
@@ -1134,6 +1359,7 @@ private:
     c.spec.credit -= static_cast<std::int64_t>(m.footprint);
     if (acknowledges) {
       m.where = place::held;
+      m.held_since = now_;
       c.held.insert(d.at);
     } else {
       end(d.at);
@@ -1178,7 +1404,7 @@ private:
   }
 
   void check() {
-    std::uint64_t ready = 0, held = 0, ready_size = 0;
+    std::uint64_t ready = 0, held = 0, ready_size = 0, delayed = 0;
     std::size_t unstored = 0;
     for (auto m = messages_.begin(); m != messages_.end();) {
       auto& value = m->second;
@@ -1195,8 +1421,10 @@ private:
         if (value.where == place::ready) {
           ++ready;
           ready_size += value.body_size;
-        } else {
+        } else if (value.where == place::held) {
           ++held;
+        } else {
+          delayed += value.dying ? 0 : 1;
         }
         const bool is_stored = value.persistent ? value.journal == kept::stored : value.in_store;
         if (!is_stored) unstored += value.footprint;
@@ -1205,6 +1433,8 @@ private:
     }
     must(box_->ready_count() == ready, "I3: ready_count");
     must(box_->held_count() == held, "I3: held_count");
+    must(box_->delayed_count() == delayed, "I3: delayed_count");
+    must(box_->waiting_dead_count() == dead_here_.size(), "I3: waiting_dead_count");
     must(box_->ready_size() == ready_size, "ready_size");
     std::size_t consuming = 0;
     for (const auto& [id, c] : consumers_) {
@@ -1246,13 +1476,21 @@ private:
   std::map<publisher_id, std::uint64_t> numbers_;
   std::set<ready_place> ready_;
   std::uint64_t return_count_ = 0;
+  std::uint64_t seen_up_to_ = 1;  // what came since consumers were looked at last stands from here on
+  sequence taken_last_{};
+  std::uint64_t taken_count_ = 0;
   bool came_back_ = false;
   std::set<sequence> due_;
   std::map<std::int64_t, std::vector<consumer_id>> turns_;  // by priority, the highest first
   std::vector<consumer_id> joined_;                         // all that ever did, in order
   std::optional<consumer_id> active_;
   bool gives_way_ = false;
+  bool in_order_ = false;  // there are more than turns
   std::map<consumer_id, consumer> consumers_;
+  std::set<std::pair<std::int64_t, sequence>> aside_;  // what is due at a time
+  std::set<sequence> dead_here_;  // dead letters that wait, or that the owner has at hand
+  std::vector<consumer_id> timeouts_;
+  bool always_a_way_ = false;
   std::optional<bool> fetching_;
   std::vector<returning_holder> returning_;
   std::vector<given_place> given_;
@@ -1276,7 +1514,7 @@ std::string outcome_of(std::uint64_t seed, const settings& s, std::size_t steps)
 }
 
 // Every combination of rules comes up, among it none at all.
-settings random_rules(std::uint64_t seed) {
+settings random_rules_without_time(std::uint64_t seed) {
   std::mt19937_64 random{seed};
   const auto chance = [&](unsigned percent) { return random() % 100 < percent; };
   settings s;
@@ -1284,6 +1522,8 @@ settings random_rules(std::uint64_t seed) {
   s.resident_max = chance(70) ? 2000 : 100'000;
   s.persistent_percent = chance(30) ? 100 : 60;
   s.restarts = chance(60);
+  s.others_store = s.durable && chance(30);
+  s.heard_late = true;
   auto& rules = s.rules;
   if (chance(60)) rules.dead_letter_exchange = "dlx";
   if (chance(40)) rules.length_max = random() % 60;
@@ -1303,7 +1543,8 @@ settings random_rules(std::uint64_t seed) {
     rules.dispatch = all[random() % 4];
     if (rules.dispatch == balance_algorithm::consistent_hash && chance(50)) rules.hash_header = "h";
   }
-  if (rules.dispatch == balance_algorithm::round_robin && chance(50)) {
+  // Who is passed over between an arrival and a publish cannot be told from outside.
+  if (rules.dispatch == balance_algorithm::round_robin && !s.others_store && chance(50)) {
     s.whose_turn = true;
     s.resident_max = 10'000'000;
     s.budget_changes = false;
@@ -1321,6 +1562,30 @@ settings random_rules(std::uint64_t seed) {
   }
   if (chance(50)) rules.message_ttl = std::chrono::milliseconds{random() % 400};
   if (chance(50)) s.expiring_percent = 1 + static_cast<unsigned>(random() % 100);
+  return s;
+}
+
+// What a quorum queue knows in addition.
+settings random_rules(std::uint64_t seed) {
+  settings s = random_rules_without_time(seed);
+  std::mt19937_64 random{~seed};
+  const auto chance = [&](unsigned percent) { return random() % 100 < percent; };
+  auto& rules = s.rules;
+  if (!rules.quorum) return s;
+  rules.at_least_once = rules.dead_letter_exchange &&
+                        rules.on_overflow == mailbox_rules::overflow::reject_publish && chance(60);
+  if (!s.restarts) {
+    if (chance(50)) s.consumer_timeout = std::chrono::milliseconds{1 + random() % 300};
+    if (chance(30)) rules.consumer_timeout = std::chrono::milliseconds{random() % 100};
+  }
+  // What stands aside leaves memory as soon as the store has it: what a refusal depends on cannot be told then, either.
+  const bool untold = rules.on_overflow != mailbox_rules::overflow::drop_head &&
+                      (rules.message_ttl || s.expiring_percent != 0);
+  if (!untold && chance(50)) {
+    rules.retry = static_cast<mailbox_rules::delayed_retry>(1 + random() % 3);
+    rules.retry_min = std::chrono::milliseconds{1 + random() % 50};
+    if (chance(50)) rules.retry_max = std::chrono::milliseconds{random() % 200};
+  }
   return s;
 }
 

@@ -775,6 +775,28 @@ TEST_CASE("a message that expires at once reaches a consumer that waits, and nob
   CHECK(d.fetch(bob).empty());
 }
 
+TEST_CASE("a message that expires at once and came back goes to nobody in the same millisecond [57]",
+          "[mailbox]") {
+  desk d{with_exchange({})};
+  d.consumer(alice, 1).publish(a_message_that_expires("0"));
+  CHECK(d.dispatch() == "1:1");
+  d.give_back(alice, {{{1}, {1}}});
+  CHECK(d.dispatch().empty());
+  CHECK(d.deaths() == "1 expired");
+}
+
+TEST_CASE(
+    "a message that expires at once behind others goes to nobody who comes later in the same millisecond "
+    "[57]",
+    "[mailbox]") {
+  desk d{with_exchange({})};
+  d.publish(1).publish(a_message_that_expires("0"));
+  CHECK(d.dispatch().empty());
+  d.consumer(alice);
+  CHECK(d.dispatch() == "1:1");
+  CHECK(d.deaths() == "2 expired");
+}
+
 TEST_CASE("a message that is only in the store expires, too, after a restart and out of the backlog",
           "[mailbox]") {
   desk before{with_exchange(ttl(100))};
@@ -1334,6 +1356,22 @@ TEST_CASE("what comes back to a full queue makes room before it goes out again",
   d.fail(alice, {{{1}, {2}}}, blame::no);
   CHECK(d.dispatch() == "1:2r");
   CHECK(d.deaths() == "1 maxlen");
+}
+
+TEST_CASE("what a lost consumer held comes back to a quorum queue in the order in which it got it [50] [51]",
+          "[mailbox]") {
+  desk d{mailbox_rules{.quorum = true}};
+  d.consumer(alice).publish(3);
+  CHECK(d.dispatch() == "1:1 1:2 1:3");
+  d.give_back(alice, {{{1}, {1}}});
+  CHECK(d.dispatch() == "1:1r");
+  d.publish(1);
+  CHECK(d.dispatch() == "1:4");
+  d.give_back(alice, {{{2}, {2}}});
+  CHECK(d.dispatch() == "1:2r");
+  d.box.release(alice);
+  d.consumer(bob);
+  CHECK(d.dispatch() == "2:3r 2:1r 2:4r 2:2r");
 }
 
 TEST_CASE("what comes back to a quorum queue goes next, in the order in which it came back [50]",

@@ -4,6 +4,7 @@
 #include "mailbox/topology.hpp"
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 
 #include <chrono>
 #include <cstdint>
@@ -33,11 +34,13 @@ std::string checked(const declare_queue& c, const field_table& arguments) {
 
 }  // namespace
 
-TEST_CASE("a queue may be classic or quorum, and unknown arguments are ignored [2] [3]", "[topology]") {
+TEST_CASE("a queue may be classic, quorum or a stream, and unknown arguments are ignored [2] [3]",
+          "[topology]") {
   const auto c = a_command();
   CHECK(checked(c, {}) == "accepted");
   CHECK(checked(c, {{"x-queue-type", field_value::of_string("classic")}}) == "accepted");
   CHECK(checked(c, {{"x-queue-type", field_value::of_string("quorum")}}) == "accepted");
+  CHECK(checked(c, {{"x-queue-type", field_value::of_string("stream")}}) == "accepted");
   CHECK(checked(c, {{"x-who-knows", field_value::of_int(-1)}, {"y", field_value::nothing()}}) == "accepted");
   CHECK(checked(c, {{"x-queue-type", field_value::of_string("other")}}) ==
         "invalid arg 'x-queue-type' for " + described + ": \"unsupported queue type 'other'\"");
@@ -45,11 +48,12 @@ TEST_CASE("a queue may be classic or quorum, and unknown arguments are ignored [
         "invalid arg 'x-queue-type' for " + described + ": {unacceptable_type,signedint}");
 }
 
-TEST_CASE("a quorum queue is durable, shared, and stays [10]", "[topology]") {
-  const field_table quorum{{"x-queue-type", field_value::of_string("quorum")}};
+TEST_CASE("a quorum queue or a stream is durable, shared, and stays [10]", "[topology]") {
+  const std::string type = GENERATE("quorum", "stream");
+  const field_table quorum{{"x-queue-type", field_value::of_string(type)}};
   auto c = a_command();
   c.server_named = true;
-  CHECK(checked(c, quorum) == "Cannot declare a server-named queue for type rabbit_quorum_queue");
+  CHECK(checked(c, quorum) == "Cannot declare a server-named queue for type rabbit_" + type + "_queue");
   c = a_command();
   c.auto_delete = true;
   CHECK(checked(c, quorum) == "invalid property 'auto-delete' for " + described);
@@ -61,22 +65,50 @@ TEST_CASE("a quorum queue is durable, shared, and stays [10]", "[topology]") {
   CHECK(checked(c, quorum) == "invalid property 'non-durable' for " + described);
 }
 
-TEST_CASE("an argument that promises what is not there yet is refused by its name", "[topology]") {
-  const std::pair<std::string, field_value> quorum{"x-queue-type", field_value::of_string("quorum")};
-  const auto refused_first = [](const std::string& text, const std::string& name) {
-    return text.find("invalid arg '" + name + "' for " + described + ": this version") == 0;
-  };
-  CHECK(refused_first(checked(a_command(), {quorum, {"x-consumer-timeout", field_value::of_int(1)}}),
-                      "x-consumer-timeout"));
-  CHECK(refused_first(checked(a_command(), {{"x-message-deduplication", field_value::of_bool(true)}}),
-                      "x-message-deduplication"));
-  // To keep dead letters until there is a way for them is a promise only together with reject-publish [66].
-  const std::pair<std::string, field_value> kept{"x-dead-letter-strategy",
-                                                 field_value::of_string("at-least-once")};
-  CHECK(checked(a_command(), {quorum, kept}) == "accepted");
-  CHECK(refused_first(
-      checked(a_command(), {quorum, kept, {"x-overflow", field_value::of_string("reject-publish")}}),
-      "x-dead-letter-strategy"));
+TEST_CASE("a queue that drops duplicates is asked for with a boolean", "[topology]") {
+  const std::string name = "x-message-deduplication";
+  CHECK(checked(a_command(), {{name, field_value::of_bool(true)}}) == "accepted");
+  CHECK(checked(a_command(), {{name, field_value::of_int(1)}}) ==
+        "invalid arg '" + name + "' for " + described + ": {unacceptable_type,signedint}");
+}
+
+TEST_CASE("dead letters are kept until there is a way only together with reject-publish [66]", "[topology]") {
+  const auto text = [](const char* t) { return field_value::of_string(t); };
+  field_table arguments{{"x-queue-type", text("quorum")},
+                        {"x-dead-letter-strategy", text("at-least-once")},
+                        {"x-dead-letter-exchange", text("dlx")}};
+  CHECK_FALSE(rules_of(arguments).at_least_once);
+  arguments.set("x-overflow", text("reject-publish"));
+  CHECK(rules_of(arguments).at_least_once);
+  CHECK(rules_of(arguments_of(rules_of(arguments))) == rules_of(arguments));
+  arguments.set("x-queue-type", text("classic"));
+  CHECK_FALSE(rules_of(arguments).at_least_once);
+}
+
+TEST_CASE("what only a quorum queue knows of time [54] [67]", "[topology]") {
+  using namespace std::chrono_literals;
+  const auto text = [](const char* t) { return field_value::of_string(t); };
+  field_table arguments{{"x-queue-type", text("quorum")},
+                        {"x-consumer-timeout", field_value::of_int(1000)},
+                        {"x-delayed-retry-type", text("failed")},
+                        {"x-delayed-retry-min", field_value::of_int(20)},
+                        {"x-delayed-retry-max", field_value::of_int(90)}};
+  CHECK(checked(a_command(), arguments) == "accepted");
+  const auto rules = rules_of(arguments);
+  CHECK(rules.consumer_timeout == 1000ms);
+  CHECK(rules.retry == mailbox_rules::delayed_retry::failed);
+  CHECK(rules.retry_min == 20ms);
+  CHECK(rules.retry_max == 90ms);
+  CHECK(rules_of(arguments_of(rules)) == rules);
+  arguments.set("x-delayed-retry-type", text("sometimes"));
+  CHECK(checked(a_command(), arguments) == "accepted");  // as RabbitMQ does [3]
+  CHECK(rules_of(arguments).retry == mailbox_rules::delayed_retry::disabled);
+  arguments.set("x-delayed-retry-type", text("all"));
+  arguments.set("x-delayed-retry-min", field_value::of_int(-1));
+  CHECK(checked(a_command(), arguments) ==
+        "invalid arg 'x-delayed-retry-min' for " + described + ": {value_negative,-1}");
+  arguments.set("x-queue-type", text("classic"));
+  CHECK(rules_of(arguments) == mailbox_rules{});
 }
 
 TEST_CASE("an argument that only another type of queue knows is refused [4]", "[topology]") {
@@ -91,6 +123,19 @@ TEST_CASE("an argument that only another type of queue knows is refused [4]", "[
   CHECK(answer("quorum", "x-queue-mode", text("lazy")) == refused("x-queue-mode", "quorum"));
   CHECK(answer("quorum", "x-queue-version", field_value::of_int(2)) == refused("x-queue-version", "quorum"));
   CHECK(answer("quorum", "x-max-age", text("1h")) == refused("x-max-age", "quorum"));
+  for (const auto* type : {"classic", "quorum"}) {
+    for (const auto* name :
+         {"x-stream-max-segment-size-bytes", "x-stream-filter-size-bytes", "x-initial-cluster-size"}) {
+      CHECK(answer(type, name, field_value::of_int(16)) == refused(name, type));
+      CHECK(answer("stream", name, field_value::of_int(16)) == "accepted");
+    }
+  }
+  for (const auto* name : {"x-message-ttl", "x-max-length", "x-max-priority", "x-dispatch"}) {
+    const auto value = std::string_view{name} == "x-dispatch" ? text("random") : field_value::of_int(5);
+    CHECK(answer("stream", name, value) == refused(name, "stream"));
+  }
+  CHECK(answer("stream", "x-max-age", text("5")) ==
+        "invalid arg 'x-max-age' for " + described + ": invalid_max_age");
   for (const auto* name : {"x-quorum-initial-group-size", "x-consumer-timeout"}) {
     CHECK(answer("classic", name, field_value::of_int(1)) == refused(name, "classic"));
   }
@@ -270,5 +315,14 @@ TEST_CASE("two declarations mean the same when the arguments that count are equa
   CHECK(compared({{"x-queue-type", field_value::of_string("quorum")}}, {}) ==
         type + "'classic' but current is 'quorum'");
   CHECK(compared({{"x-mine", narrow}}, {}) == "the same");
+  // How long an age is counts, and not how it is written; what it is compared as, RabbitMQ tells.
+  const field_table hour{{"x-max-age", field_value::of_string("1h")}};
+  CHECK(compared(hour, {{"x-max-age", field_value::of_string("60m")}}) == "the same");
+  CHECK(compared(hour, {{"x-max-age", field_value::of_string("2h")}}) ==
+        "inequivalent arg 'x-max-age' for " + described + ": received '7200000' but current is '3600000'");
+  CHECK(compared(hour, {}) != "the same");
+  CHECK(compared({}, {{"x-stream-max-segment-size-bytes", narrow}}) ==
+        "inequivalent arg 'x-stream-max-segment-size-bytes' for " + described +
+            ": received the value '1000' of type 'signedint' but current is none");
   CHECK(compared({{"x-delivery-limit", narrow}}, {}) != "the same");
 }

@@ -324,6 +324,27 @@ TEST_CASE("a stream of ever so many steps takes no more memory than for 4096 of 
   CHECK(segments.first().value == gone->value + 1);
 }
 
+TEST_CASE("steps of a stream can be made longer, and hold the same messages", "[stream]") {
+  stream_segments small{100};
+  for (std::uint64_t n = 1; n <= 1000; ++n) small.add({2 * n}, 30, static_cast<std::int64_t>(n));
+  const auto large = small.joined(1000);
+  CHECK(large.count() == 1000);
+  CHECK(large.size() == 30'000);
+  CHECK(large.first() == sequence{2});
+  CHECK(large.last() == sequence{2000});
+  CHECK(large.last_time() == 1000);
+  CHECK(large.segment_count() == 28);  // each of nine small ones, of 120: the first size that is 1000 or more
+  std::uint64_t count = 0;
+  for (std::size_t i = 0; i < large.segment_count(); ++i) {
+    count += large[i].count;
+    CHECK(large[i].size >= (i + 1 < large.segment_count() ? 1000 : 30));
+    if (i > 0) CHECK(large[i].first.value == large[i - 1].last.value + 2);
+  }
+  CHECK(count == 1000);
+  CHECK(small.joined(1).segment_count() == small.segment_count());
+  CHECK(stream_segments{}.joined(5).empty());
+}
+
 TEST_CASE("a receiver sees at which offset a message stands", "[stream]") {
   const auto m = message(
       "x", {{"a", number(1)}, {"BCC", field_value::of_array({text("k")})}, {"x-stream-offset", number(7)}});

@@ -588,8 +588,9 @@ TEST_CASE("a headers exchange matches all or any, with or without x- [34]", "[to
     CHECK_FALSE(matches({{"a", one}}, {{"a", field_value::nothing()}}));
   }
   SECTION("numbers are equal by value, and text by its octets, whatever the letter") {
-    for (const char wanted : {'b', 'B', 's', 'u', 'I', 'i', 'l', 'L', 'T'}) {
-      for (const char sent : {'b', 'B', 's', 'u', 'I', 'i', 'l', 'L', 'T'}) {
+    for (const char wanted : {'b', 'B', 's', 'u', 'I', 'i', 'l', 'L'}) {
+      CHECK_FALSE(matches({{"a", {wanted, std::int64_t{1}}}}, {{"a", {'T', std::int64_t{1}}}}));
+      for (const char sent : {'b', 'B', 's', 'u', 'I', 'i', 'l', 'L'}) {
         CHECK(matches({{"a", {wanted, std::int64_t{1}}}}, {{"a", {sent, std::int64_t{1}}}}));
         CHECK_FALSE(matches({{"a", {wanted, std::int64_t{1}}}}, {{"a", {sent, std::int64_t{2}}}}));
       }
@@ -599,6 +600,7 @@ TEST_CASE("a headers exchange matches all or any, with or without x- [34]", "[to
     CHECK_FALSE(matches({{"a", {'f', 0.1F}}}, {{"a", field_value::of_double(0.1)}}));
     CHECK_FALSE(matches({{"a", field_value::of_double(0.0)}}, {{"a", field_value::of_double(-0.0)}}));
     CHECK(matches({{"a", text("t")}}, {{"a", field_value::of_bytes("t")}}));
+    CHECK(matches({{"a", {'T', std::int64_t{1}}}}, {{"a", {'T', std::int64_t{1}}}}));
     // Not what stands in an array.
     CHECK(matches({{"a", field_value::of_array({one})}}, {{"a", field_value::of_array({one})}}));
     CHECK_FALSE(matches({{"a", field_value::of_array({one})}},

@@ -175,6 +175,8 @@ TEST_CASE("every help fits a screen", "[command_line]") {
                                                                      {"verify", "--help"},
                                                                      {"alarms", "--help"},
                                                                      {"alarms", "raise", "--help"},
+                                                                     {"delayed", "list", "--help"},
+                                                                     {"delayed", "cancel", "--help"},
                                                                      {"actors", "--help"},
                                                                      {"actors", "tree", "--help"},
                                                                      {"actors", "show", "--help"},

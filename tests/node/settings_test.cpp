@@ -60,6 +60,9 @@ TEST_CASE("without any source every setting has its default", "[settings]") {
   CHECK(s.amqp_message_size_max == byte_size{16ULL << 20});
   CHECK(s.amqp_connection_max == 0);
   CHECK(s.amqp_handshake_timeout == 10s);
+  CHECK(s.amqp_consumer_timeout == 30min);
+  CHECK(s.amqp_dead_letter_retry == 5s);
+  CHECK(s.amqp_product == product_name::rabbitmq);
   CHECK(s.http_listen == listen_address{"*", 15672});
   CHECK(s.level == log_level::info);
   CHECK(s.format == log_format::text);
