@@ -263,11 +263,14 @@ void mailbox::remember(sequence at, const envelope& message) {
   if (const auto key = deduplication_key_of(message.properties())) book_->kept->add(*key, at);
 }
 
-// The same for what another actor has stored here: it goes again.
+// The same for what another actor has stored here: it goes again, and is not read with what stands around it before it has
+// gone.
 bool mailbox::is_there(const loaded_message& m) {
   const auto key = deduplication_key_of(m.message->properties());
   if (!key || !book_->kept->original_of(*key)) return false;
   erase_later({m.at, m.at});
+  claimed_.erase(claimed_.begin(), std::lower_bound(claimed_.begin(), claimed_.end(), first_unreturned()));
+  claimed_.insert(std::lower_bound(claimed_.begin(), claimed_.end(), m.at), m.at);
   return true;
 }
 

@@ -178,3 +178,21 @@ TEST_CASE("what others stored here twice is there once", "[mailbox][deduplicatio
   const auto batch = b.m.take_batch();
   CHECK(batch.erasures == std::vector<sequence_range>{{{2}, {2}}});
 }
+
+TEST_CASE("what others stored here twice is not read from between others", "[mailbox][deduplication]") {
+  recovered_mailbox recovered;
+  recovered.keys = std::make_shared<recovered_keys>();
+  recovered.count_message({1}, *message("a"), 0);
+  recovered.count_message({3}, *message("c"), 0);
+  box b{once(), recovered};
+  std::vector<loaded_message> stored{{{2}, message("a"), 0}};
+  b.m.arrive(stored);
+  effects asked;
+  CHECK_FALSE(b.m.fetch(carla, true, asked));
+  REQUIRE(asked.load);
+  std::vector<loaded_message> read{{{1}, message("a"), 0}, {{2}, message("a"), 0}, {{3}, message("c"), 0}};
+  b.m.on_loaded(read);
+  CHECK(b.fetch() == sequence{1});
+  CHECK(b.fetch() == sequence{3});
+  CHECK_FALSE(b.fetch());
+}
