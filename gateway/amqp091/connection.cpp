@@ -292,18 +292,22 @@ void connection::on(const method::connection_open& m) {
 }
 
 void connection::on(const method::connection_close&) {
-  if (!has_exclusive_) {
+  bool waits = has_exclusive_;
+  for (auto& [number, c] : channels_) waits |= leave_auto_delete_queues(*c);
+  if (!waits) {
     send(0, method::connection_close_ok{});
     write_out();
     end("the client closed it", true);
     return;
   }
   // Its exclusive queues are gone before the client may know that it is: [6].
-  auto& r = requests_.emplace_back();
-  r.token = ++last_token_;
-  r.about = id_of<method::connection_close>;
-  ++requests_of_[static_cast<std::size_t>(r.kind)];
-  release_everything(r.token);
+  if (has_exclusive_) {
+    auto& r = requests_.emplace_back();
+    r.token = ++last_token_;
+    ++requests_of_[static_cast<std::size_t>(r.kind)];
+  }
+  requests_.back().about = id_of<method::connection_close>;
+  release_everything(requests_.back().token);
   stalled_ = true;
 }
 
@@ -397,11 +401,28 @@ void connection::on_channel_open(std::uint16_t number) {
 
 void connection::on_channel_close(channel& c) {
   const auto number = c.number;
+  const bool waits = leave_auto_delete_queues(c);
   release(c);
   channels_.erase(number);
   server_.channels.fetch_sub(1, std::memory_order_relaxed);
   server_.occupants.close_channels(user_, 1);
-  send(number, method::channel_close_ok{});
+  if (!waits) return send(number, method::channel_close_ok{});
+  requests_.back().about = id_of<method::channel_close>;
+  requests_.back().channel = number;
+}
+
+// Whoever hears that its last consumer has gone finds an auto-delete queue no more [16]: as after basic.cancel. True: they
+// will answer, and what the last request is about, is for the caller to say.
+bool connection::leave_auto_delete_queues(channel& c) {
+  bool waits = false;
+  for (const auto& h : c.holders) {
+    if (!h.in_use || !h.consuming || h.takes_replies() || !h.queue->auto_delete) continue;
+    auto& r = ask(c, id_of<method::basic_cancel>, true);
+    r.channel = 0;  // nobody waits for this one
+    port_of(*h.queue).post(cancel_consumer{self_, r.token, h.id});
+    waits = true;
+  }
+  return waits;
 }
 
 // What the channel holds goes back at once [51], its consumers end, and nobody waits for its publishes any more.

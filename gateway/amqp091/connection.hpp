@@ -201,6 +201,7 @@ private:
   bool on_channel_method(std::uint16_t number, const any_method& m);
   void on_channel_open(std::uint16_t number);
   void on_channel_close(channel& c);
+  bool leave_auto_delete_queues(channel& c);
   // connection_methods.cpp; false when the connection is being closed
   bool on(channel& c, const method::exchange_declare& m);
   bool on(channel& c, const method::exchange_delete& m);

@@ -512,6 +512,7 @@ void connection::answer(const request& r, reply& message) {
     end("the client closed it", true);
     return;
   }
+  if (r.about == id_of<method::channel_close>) return send(r.channel, method::channel_close_ok{});
   auto* c = find_channel(r.channel);
   if (c == nullptr || c->closing) return;
   if (auto* refused = std::get_if<refusal>(&message.what)) {

@@ -469,7 +469,7 @@ def test_bindings_differ_by_their_arguments_15(t):
     equal(copies(), 0)
 
 
-def test_auto_delete_is_gone_with_cancel_ok_16(t):
+def test_auto_delete_is_gone_with_the_answer_16(t):
     channel = open_channel(t)
     watcher = channel.owner.channel(2)
     queue = t.unique("auto")
@@ -479,6 +479,16 @@ def test_auto_delete_is_gone_with_cancel_ok_16(t):
         tag = channel.consume(queue)
         channel.call("basic.cancel", consumer_tag=tag)
         require(is_gone(watcher, queue), "who hears that his last consumer is gone finds no queue any more")
+        channel.queue(queue, durable=True, auto_delete=True)
+        channel.consume(queue)
+        channel.call("channel.close", reply_code=200)
+        require(is_gone(watcher, queue), "nor who hears that his channel is closed")
+        channel.open()
+        other = open_channel(t)
+        other.queue(queue, durable=True, auto_delete=True)
+        other.consume(queue)
+        other.owner.close()
+        require(is_gone(watcher, queue), "nor who hears that his connection is")
 
 
 def test_auto_delete_16(t):
