@@ -16,9 +16,9 @@
 // Threads   a copy may be read by any number of threads.
 #pragma once
 
-#include "access/user_accounts.hpp"
 #include "access/definitions.hpp"
 #include "access/policy.hpp"
+#include "access/user_accounts.hpp"
 #include "mailbox/persistent_map.hpp"
 
 #include <boost/json/array.hpp>

@@ -48,7 +48,7 @@ error no_user(std::string_view name) { return refused("User " + std::string{name
 }  // namespace
 
 result<void> user_accounts::set_permissions(std::string_view user, std::string_view vhost,
-                                       resource_permissions given) {
+                                            resource_permissions given) {
   if (accounts_.find(user) == nullptr) return no_user(user);
   result<void> done;
   change(user, vhost, [&](vhost_permissions& permissions) {
@@ -59,7 +59,7 @@ result<void> user_accounts::set_permissions(std::string_view user, std::string_v
 }
 
 result<void> user_accounts::set_topic_permissions(std::string_view user, std::string_view vhost,
-                                             std::string_view exchange, topic_permissions given) {
+                                                  std::string_view exchange, topic_permissions given) {
   if (accounts_.find(user) == nullptr) return no_user(user);
   result<void> done;
   change(user, vhost, [&](vhost_permissions& permissions) {
@@ -78,7 +78,7 @@ bool user_accounts::clear_permissions(std::string_view user, std::string_view vh
 }
 
 bool user_accounts::clear_topic_permissions(std::string_view user, std::string_view vhost,
-                                       std::string_view exchange) {
+                                            std::string_view exchange) {
   return change(user, vhost,
                 [&](vhost_permissions& permissions) { return permissions.clear_topic(exchange); });
 }

@@ -76,6 +76,7 @@ sys.exit(not any(o["name"] == "tests" and o["value"] for o in json.load(open(sys
 stage_unit() {
   build_normally
   catch2 "$build_dir" unit
+  check 'mailboxes do what their model does, 100,000 times' "$build_dir/tests/mailbox_test" '[.long]'
 }
 
 stage_asan() {
