@@ -66,12 +66,18 @@ def wait_for(port, seconds=20):
 
 
 def version_of(port):
-    """What a broker says of itself before anyone has logged in: the properties in its connection.start."""
+    """What a broker says of itself before anyone has logged in: the properties in its connection.start. Posthorn gives the
+    name of what it is compatible with, and its own as the platform."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as s:
         s.sendall(b"AMQP\0\0\x09\x01")
         frame = s.recv(65536)
-    found = [re.search(name + rb"S(.{4})", frame, re.DOTALL) for name in (b"product", b"version")]
-    return " ".join(frame[f.end():f.end() + int.from_bytes(f[1], "big")].decode() for f in found if f) or "unknown"
+    texts = {}
+    for name in ("product", "version", "platform"):
+        if found := re.search(name.encode() + rb"S(.{4})", frame, re.DOTALL):
+            texts[name] = frame[found.end():found.end() + int.from_bytes(found[1], "big")].decode()
+    if texts.get("platform", "").startswith("Posthorn"):
+        return texts["platform"]
+    return " ".join(texts[name] for name in ("product", "version") if name in texts) or "unknown"
 
 
 class Amqpload:
