@@ -124,7 +124,13 @@ result<http_answer> talk_to(const node_access& access, beast::http::verb method,
   for (const auto& header : answer) {
     if (header.name() != beast::http::field::warning) continue;
     if (!out.warnings.empty()) out.warnings += "; ";
-    out.warnings += std::string_view{header.value().data(), header.value().size()};
+    std::string_view text{header.value().data(), header.value().size()};
+    // RFC 9111: a code, who warns, and a text in quotation marks. Only the text is for people.
+    const auto begin = text.find('"');
+    if (begin != std::string_view::npos && text.size() > begin + 1 && text.back() == '"') {
+      text = text.substr(begin + 1, text.size() - begin - 2);
+    }
+    out.warnings += text;
   }
   return out;
 }

@@ -20,7 +20,7 @@ struct node_access {
 struct http_answer {
   unsigned status = 0;
   std::string body;
-  std::string warnings{};  // of headers Warning, one on a line
+  std::string warnings{};  // the texts of headers Warning, with semicolons between them
 };
 
 // Any answer is an answer, whatever its status. `unreachable` when there is none, `refused` when the URL is none.
