@@ -81,7 +81,7 @@ check_foreign_system() {
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   if command -v pkg-config >/dev/null; then
-    for library in capnp capnp-json lmdb libxxhash openssl CLI11 tomlplusplus spdlog; do
+    for library in capnp capnp-json lmdb libxxhash openssl libsodium re2 CLI11 tomlplusplus spdlog; do
       pkg-config --exists "$library" || missing+=("$library (library)")
     done
   fi
