@@ -354,10 +354,7 @@ private:
     orders_.clear();
     clearing_.clear();
     outgoing_.writes.seen.clear();
-    {
-      const std::lock_guard guard{port_.places_mutex};
-      port_.closed = true;
-    }
+    port_.close_places();
     publish_counts();
     send_rest();
   }
@@ -378,7 +375,7 @@ private:
     for (const auto& [key, p] : std::exchange(duplicates_, {})) fx_.settle(p.from, p.number);
     peers_.send(self_, fx_);
     peers_.clear();
-    for (const auto& unheard : port_.in.close()) std::visit(removed_queue{port_.described}, unheard);
+    port_.close();
     self_->quit();
   }
 

@@ -352,26 +352,21 @@ private:
   void handle(queue_removed_now& message) {
     const auto until_done = std::move(message.self);
     removed_ = true;
+    port_.close_places();  // before anybody hears of it
     const auto count = box_.ready_count();
     for (const auto& w : deletions_) self_->send(w.from, reply{w.token, messages_removed{count}});
     answer_cancellations();
     for (const auto& p : purges_) self_->send(p.who.from, reply{p.who.token, messages_removed{p.count}});
-    for (const auto& [id, c] : peers_.consumers()) {
-      if (c.consuming) self_->send(c.of->handle, consumer_cancelled{id});
-    }
+    peers_.tell_cancelled(self_);
     // A target that goes while a publish is pending counts as positive: [26].
     box_.settle_all(fx());
     send_out();
     box_ = mailbox{false, {}};
-    {
-      const std::lock_guard guard{port_.places_mutex};
-      port_.closed = true;
-    }
     publish_counts();
     peers_.clear();
     deletions_.clear();
     purges_.clear();
-    for (const auto& unheard : port_.in.close()) std::visit(removed_queue{port_.described}, unheard);
+    port_.close();
     self_->quit();
   }
 
@@ -699,6 +694,20 @@ void queue_port::abandon() {
   elsewhere = nullptr;
   (void)in.close();
   memory.reset();
+}
+
+void queue_port::close_places() {
+  const std::lock_guard guard{places_mutex};
+  closed = true;
+}
+
+bool queue_port::is_closed() {
+  const std::lock_guard guard{places_mutex};
+  return closed;
+}
+
+void queue_port::close() {
+  for (const auto& unheard : in.close()) std::visit(removed_queue{described}, unheard);
 }
 
 void drop_unfinished_effects() { queue_logic::fx() = effects{}; }

@@ -110,6 +110,12 @@ struct queue_port final : mailbox_port, std::enable_shared_from_this<queue_port>
   // A place for a message that another actor will store here. Nothing: the mailbox is closed.
   [[nodiscard]] std::optional<sequence> reserve();
   [[nodiscard]] mailbox_logic& logic() noexcept { return *memory; }
+  // Of a mailbox that is removed, by its actor. From now on, no place in it is given away; and with the second, the port
+  // answers itself, what its actor has not heard included.
+  void close_places();
+  void close();
+  // It gives away no place any more. Any thread.
+  [[nodiscard]] bool is_closed();
   // Of a node that is dropped as by a crash: forgets everything. Nobody works on it any more.
   void abandon();
 

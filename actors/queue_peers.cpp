@@ -63,6 +63,12 @@ std::optional<std::vector<consumer_id>> queue_peers::remove(const caf::down_msg&
   return theirs;
 }
 
+void queue_peers::tell_cancelled(worker_actor::pointer self) const {
+  for (const auto& [id, c] : consumers_) {
+    if (c.consuming) self->send(c.of->handle, consumer_cancelled{id});
+  }
+}
+
 void queue_peers::clear() {
   consumers_.clear();
   watched_.clear();

@@ -38,6 +38,8 @@ public:
   // A watched connection is gone: its consumers, whom nobody knows any more. Nothing: it is none of these.
   [[nodiscard]] std::optional<std::vector<consumer_id>> remove(const caf::down_msg& down);
   void clear();
+  // The mailbox is removed: each that consumes hears of it.
+  void tell_cancelled(worker_actor::pointer self) const;
 
   // Sends all deliveries and settlements, in order, those for one connection together; then `out` has none. What is for a
   // consumer or a publisher that is gone is dropped: the mailbox has heard of that, or will.

@@ -203,23 +203,18 @@ private:
   void handle(queue_removed_now& message) {
     const auto until_done = std::move(message.self);
     removed_ = true;
+    port_.close_places();  // before anybody hears of it
     const auto count = log_.message_count();
     for (const auto& w : deletions_) self_->send(w.from, reply{w.token, messages_removed{count}});
-    for (const auto& [id, c] : peers_.consumers()) {
-      if (c.consuming) self_->send(c.of->handle, consumer_cancelled{id});
-    }
+    peers_.tell_cancelled(self_);
     log_.settle_all(out_);
     send_out();
     log_ = stream_log{stream_rules{}, node_.limits};
-    {
-      const std::lock_guard guard{port_.places_mutex};
-      port_.closed = true;
-    }
     publish_counts();
     show_readers();
     peers_.clear();
     deletions_.clear();
-    for (const auto& unheard : port_.in.close()) std::visit(removed_queue{port_.described}, unheard);
+    port_.close();
     self_->quit();
   }
 

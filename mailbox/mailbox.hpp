@@ -37,6 +37,10 @@
 //   I6  Memory for bodies that the journal has stored does not exceed `resident_max`, whatever the backlog.
 //   I7  A dead letter is erased and settled by the first batch that is taken after it came out, and that batch `moves`.
 //
+// The code stands in parts: mailbox.cpp has how it begins and how messages come in; _dispatch how they go out; _holders what
+// consumers do and answer, and how long they may take; _aside what is neither ready nor held; _journal what becomes
+// durable; _memory what memory cannot hold.
+//
 // Time      is told by the caller, in milliseconds since 1970. A message that expires in the very millisecond in which it
 //           comes reaches a consumer that waits for it; nobody gets it later, in that millisecond or after it.
 // Threads   none of its own; whoever owns it calls it from one thread at a time.
@@ -47,6 +51,8 @@
 #include "mailbox/dead_letter.hpp"
 #include "mailbox/envelope.hpp"
 #include "mailbox/ids.hpp"
+#include "mailbox/mailbox_effects.hpp"
+#include "mailbox/mailbox_rules.hpp"
 #include "mailbox/ring.hpp"
 #include "mailbox/stream_segments.hpp"
 
@@ -70,14 +76,6 @@ namespace posthorn {
 
 class kept_messages;
 struct recovered_keys;
-
-struct mailbox_limits {
-  std::size_t resident_max = std::size_t{64} << 20;  // bytes of message bodies kept in memory
-  // Of a quorum queue. How long a delivery may stay unanswered if neither its consumer nor the queue says so; 0: for ever.
-  std::chrono::milliseconds consumer_timeout{0};
-  // How long a dead letter that found no way waits before it is tried again.
-  std::chrono::milliseconds dead_letter_retry{5000};
-};
 
 // What the store held of a mailbox when the node started, or when the actor around the mailbox was started again. Then
 // there may be messages among it that need not survive, in a mailbox that is not durable, too.
@@ -105,60 +103,7 @@ struct recovered_mailbox {
   void count_message(sequence at, const envelope& message, std::int64_t expires_at);
 };
 
-// What the arguments of a queue ask for; `rules_of` reads them. Nothing set: as if there were none.
-struct mailbox_rules {
-  std::optional<std::chrono::milliseconds> message_ttl{};
-  // Of the queue itself, when nobody uses it: for the actor.
-  std::optional<std::chrono::milliseconds> expires{};
-  std::optional<std::uint64_t> length_max{};  // ready messages
-  std::optional<std::uint64_t> size_max{};    // bytes of their bodies
-  enum class overflow : std::uint8_t {
-    drop_head,           // the oldest give way, as soon as no consumer takes them
-    reject_publish,      // the newest are refused
-    reject_publish_dlx,  // the newest are refused and dead-lettered
-  };
-  overflow on_overflow = overflow::drop_head;
-  std::optional<std::string> dead_letter_exchange{};  // without it, there are no dead letters
-  std::optional<std::string> dead_letter_routing_key{};
-  // How often a message may be given back. It is counted up to 65535; a limit above that is never reached.
-  std::optional<std::uint32_t> delivery_limit{};
-  // Of a quorum queue, with a dead-letter exchange and reject_publish: a dead letter that finds no way stays until there
-  // is one [64] [66].
-  bool at_least_once = false;
-  // Of a quorum queue: how long a delivery may stay unanswered; 0: for ever [54].
-  std::optional<std::chrono::milliseconds> consumer_timeout{};
-  // Of a quorum queue: what comes back stands aside for a time, as long as `retry_min` times the number of times that it
-  // was taken, and at most `retry_max` [67].
-  enum class delayed_retry : std::uint8_t {
-    disabled,
-    all,
-    failed,    // when it counts as a failed delivery
-    returned,  // when it does not
-  };
-  delayed_retry retry = delayed_retry::disabled;
-  std::chrono::milliseconds retry_min{0};
-  std::optional<std::chrono::milliseconds> retry_max{};
-  // A quorum queue: 32 levels, what has no priority in level 4; what comes back stands before all others, in the order
-  // in which it came back [50] [60].
-  bool quorum = false;
-  std::optional<std::uint8_t>
-      priority_max{};          // of a classic queue: levels from 0 to this; without it, there are none
-  bool single_active = false;  // one consumer gets all [52]
-  balance_algorithm dispatch = balance_algorithm::round_robin;  // among its consumers; see `consumer_order`
-  // For a hash: the header whose value is the key. Without it, the routing key is.
-  std::optional<std::string> hash_header{};
-  // It takes no message while the same is in it: mailbox/deduplication.hpp.
-  bool deduplicates = false;
-  // It is a stream, which is no mailbox: see `stream_log`. None of the above is asked for.
-  std::optional<stream_rules> stream{};
-
-  friend bool operator==(const mailbox_rules&, const mailbox_rules&) = default;
-};
-
 // --- commands ---------------------------------------------------------------------------------------------------
-
-// When a message that comes now expires, in milliseconds since 1970; 0: never. `rules` may be null.
-[[nodiscard]] std::int64_t expiry_of(const mailbox_rules* rules, const envelope& message, std::int64_t now);
 
 struct arrival {
   envelope_ptr message;
@@ -186,85 +131,6 @@ struct loaded_message {
 
 // Whether a message that comes back counts this as a failed delivery.
 enum class blame : bool { no, yes };
-
-// --- effects ----------------------------------------------------------------------------------------------------
-
-struct delivery {
-  consumer_id to{};
-  sequence at{};
-  envelope_ptr message;
-  bool redelivered = false;
-  std::uint16_t attempts = 0;  // deliveries that failed before this one
-  std::uint16_t returns = 0;   // how often it was taken and came back, failed or not
-};
-
-// Publishes first..last of one publisher: stored, gone, or kept as far as they have to be; or refused.
-struct settlement {
-  publisher_id by{};
-  std::uint64_t first = 0, last = 0;
-  bool rejected = false;
-};
-
-// A copy of it is to go to the dead-letter exchange, in the transaction that writes the next batch of this mailbox.
-struct dead_letter {
-  sequence at{};         // 0: it was refused and never had a place here
-  envelope_ptr message;  // null: only in the store, to be read before the next batch is written
-  death_reason why = death_reason::expired;
-  bool delivered = false;                   // somebody had it in his hands, here or before it came here
-  std::uint16_t attempts = 0, returns = 0;  // as in a delivery
-  // It stays here until its owner says what became of it: `on_buried` or `on_no_way`.
-  bool waits = false;
-};
-
-// The mailbox can go on only with these messages, to be read from the store and given to `on_loaded`.
-struct load_request {
-  sequence_range where{};
-  std::size_t count_max = 0, size_max = 0;
-};
-
-// Collected over several commands, run by the actor, then cleared. Keeps its memory, so that a busy queue does not
-// allocate.
-struct effects {
-  std::vector<delivery> deliveries;
-  std::vector<settlement> settlements;
-  std::vector<dead_letter> dead_letters;
-  // Consumers that left deliveries unanswered for too long: these went back. Each gets no more until it has answered them
-  // all the same, which then changes nothing else; it goes on being a consumer [54].
-  std::vector<consumer_id> timeouts;
-  std::optional<load_request> load;
-
-  void settle(publisher_id by, std::uint64_t number, bool rejected = false);
-  void clear() noexcept;
-};
-
-struct journal_append {
-  sequence at{};
-  envelope_ptr message;
-  bool transient = false;       // kept in the store for want of memory; does not survive a restart
-  std::int64_t expires_at = 0;  // milliseconds since 1970; 0: never
-};
-
-// A range at least this wide is recorded as gone in one step, whatever it holds, and erased later, in slices.
-inline constexpr std::uint64_t wide_erasure_min = 4096;
-
-// What one batch holds at most: what is beyond it waits for the next one. So a commit is a few milliseconds of work (a
-// message of 1 KiB costs 3.6 µs in it, its share of the sync included), and whoever shares it waits no longer. One message
-// or one range may exceed it, and nothing is cut off the erasures of a batch that `moves`.
-struct batch_limits {
-  std::size_t count_max = 4096;                 // messages that are written, and as many that are erased
-  std::size_t size_max = std::size_t{1} << 20;  // bytes of the envelopes that are written
-};
-
-// What the journal writes for one mailbox in one transaction: first the appends, then the erasures.
-struct journal_batch {
-  std::vector<journal_append> appends;
-  std::vector<sequence_range> erasures;  // may name messages that were never written
-  // Dead letters came out since the batch before: their copies belong in this transaction. Some of the erasures may be
-  // theirs, so these are not to be written alone.
-  bool moves = false;
-
-  [[nodiscard]] bool empty() const noexcept { return appends.empty() && erasures.empty() && !moves; }
-};
 
 // ----------------------------------------------------------------------------------------------------------------
 
@@ -659,5 +525,32 @@ private:
   std::size_t resident_ = 0;
   std::size_t held_resident_ = 0;  // the part of it that is held
 };
+
+// --- what more than one part of it uses, on the way of every message --------------------------------------------------
+
+// The highest level first.
+template <class Each>
+void mailbox::for_each_lane(Each each) {
+  if (!levels_) return each(lane_);
+  for (auto& [level, its] : levels_->lanes) each(its);
+}
+
+[[gnu::always_inline]] inline void mailbox::hold(holder& h, entry&& e) {
+  ++h.held_count;
+  ++held_count_;
+  if (h.held.empty() || h.held.back().at < e.at) {
+    h.held.push_back(std::move(e));
+    return;
+  }
+  // A returned message is older than what the holder got since. Rare, so the entries behind may move.
+  std::size_t index = h.held.size();
+  while (index > 0 && e.at < h.held[index - 1].at) --index;
+  h.held.insert(index, std::move(e));
+}
+
+inline bool mailbox::stored(const entry& e) const noexcept {
+  if (!e.persistent()) return e.where == kept::in_store;
+  return e.at <= sent_last_ && (sent_.empty() || e.at < sent_.front().at);
+}
 
 }  // namespace posthorn

@@ -36,16 +36,6 @@ response json_response(const json::value& body) {
 response nothing() { return {204, "application/json", "", {}}; }
 response not_found(std::string_view what) { return error_response(404, what); }
 
-response response_to(const error& failure) {
-  switch (failure.code) {
-    case errc::refused: return error_response(400, failure.text);
-    case errc::unreachable: return error_response(404, failure.text);
-    case errc::overloaded: return error_response(503, failure.text);
-    case errc::corrupted: break;
-  }
-  return error_response(500, failure.text);
-}
-
 // A header has one line of ASCII.
 void add_warnings(response& to, const std::vector<std::string>& warnings) {
   constexpr std::size_t told_max = 20;
@@ -63,7 +53,7 @@ void add_warnings(response& to, const std::vector<std::string>& warnings) {
 }
 
 response response_to(const result<directory_answer>& done) {
-  if (!done) return response_to(done.error());
+  if (!done) return error_response(done.error());
   return *done == directory_answer::created ? response{201, "application/json", "", {}} : nothing();
 }
 
@@ -265,7 +255,7 @@ private:
     }
     if (hash) {
       auto imported = password_hash::imported(text_in(fields, "hashing_algorithm").value_or(""), *hash);
-      if (!imported) return answer_(response_to(imported.error()));
+      if (!imported) return answer_(error_response(imported.error()));
       command.password = std::move(*imported);
       return change(std::move(command));
     }
@@ -277,7 +267,7 @@ private:
     }
     node_.hash(secret{*password}, [&node = node_, answer = answer_,
                                    command = std::move(command)](result<password_hash> made) mutable {
-      if (!made) return answer(response_to(made.error()));
+      if (!made) return answer(error_response(made.error()));
       command.password = std::move(*made);
       node.change(std::move(command),
                   [answer](const result<directory_answer>& done) { answer(response_to(done)); });
@@ -476,7 +466,7 @@ private:
     const auto fields = body();
     if (!fields) return;
     auto checked = policy_of(kind, name, *fields);
-    if (!checked) return answer_(response_to(checked.error()));
+    if (!checked) return answer_(error_response(checked.error()));
     node_.change(
         put_policy{kind, vhost, std::move(checked->value)},
         [answer = answer_, warnings = std::move(checked->warnings)](const result<directory_answer>& done) {
@@ -502,9 +492,9 @@ private:
     }
     if (asked_.method != "POST") return wrong_method("GET, HEAD, POST");
     auto read = definitions_of(asked_.body, vhost);
-    if (!read) return answer_(response_to(read.error()));
+    if (!read) return answer_(error_response(read.error()));
     auto topology = topology_of(*read, vhost);
-    if (!topology) return answer_(response_to(topology.error()));
+    if (!topology) return answer_(error_response(topology.error()));
     for (const auto& [name, commands] : topology->commands) {
       const bool is_new = std::any_of(read->vhosts.begin(), read->vhosts.end(),
                                       [&, n = name](const virtual_host& v) { return v.name == n; });
@@ -545,7 +535,7 @@ private:
       if (!users[i].password) continue;
       auto password = std::move(*std::exchange(users[i].password, std::nullopt));
       file->node.hash(std::move(password), [file, i](result<password_hash> made) {
-        if (!made) return file->answer(response_to(made.error()));
+        if (!made) return file->answer(error_response(made.error()));
         file->all.users[i].value.password = std::move(*made);
         hash_next(file, i + 1);
       });
@@ -563,7 +553,7 @@ private:
   static response response_to_import(const result<std::vector<std::string>>& refused,
                                      const std::vector<std::string>& warnings) {
     constexpr std::size_t told_max = 20;
-    if (!refused) return response_to(refused.error());
+    if (!refused) return error_response(refused.error());
     auto out = nothing();
     if (!refused->empty()) {
       std::string text = "all was imported but for " + std::to_string(refused->size()) + ": ";

@@ -19,16 +19,6 @@ constexpr std::size_t limit_default = 100, limit_max = 500;
 
 json::string text_of(std::string_view text) { return json::string(text.data(), text.size()); }
 
-response response_to(const error& failure) {
-  switch (failure.code) {
-    case errc::refused: return error_response(400, failure.text);
-    case errc::unreachable: return error_response(404, failure.text);
-    case errc::overloaded: return error_response(503, failure.text);
-    case errc::corrupted: break;
-  }
-  return error_response(500, failure.text);
-}
-
 error no_id(std::string_view text) {
   return refused("'" + std::string{text} +
                  "' is no id of a delayed message: take one from the list, such as 1700000000000-42");
@@ -94,11 +84,11 @@ void answer_about_delayed(delayed_view& node, const std::vector<std::string>& pa
     std::optional<delayed_id> which;
     if (path.size() == 5) {
       which = delayed_id_of(path[4]);
-      if (!which) return answer(response_to(no_id(path[4])));
+      if (!which) return answer(error_response(no_id(path[4])));
     }
     const bool is_one = which.has_value();
     return node.cancel_delayed(vhost, exchange, which, [answer, is_one](result<std::uint64_t> count) {
-      if (!count) return answer(response_to(count.error()));
+      if (!count) return answer(error_response(count.error()));
       if (is_one && *count == 0) {
         return answer(error_response(404, "no message with this id waits there (any more)"));
       }
@@ -108,10 +98,10 @@ void answer_about_delayed(delayed_view& node, const std::vector<std::string>& pa
   if (asked.method != "GET" && asked.method != "HEAD") return wrong_method("GET, HEAD, DELETE");
   if (path.size() == 5) return wrong_method("DELETE");
   const auto which = range_of(asked.query);
-  if (!which) return answer(response_to(which.error()));
+  if (!which) return answer(error_response(which.error()));
   node.list_delayed(vhost, exchange, which->from, which->count_max,
                     [answer](result<std::vector<delayed_summary>> found) {
-                      answer(found ? shown(*found) : response_to(found.error()));
+                      answer(found ? shown(*found) : error_response(found.error()));
                     });
 }
 

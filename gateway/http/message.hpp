@@ -3,6 +3,8 @@
 // Threads   plain values.
 #pragma once
 
+#include "mailbox/result.hpp"
+
 #include <boost/asio/ip/address.hpp>
 
 #include <functional>
@@ -44,5 +46,7 @@ using deferring_handler = std::function<void(const request&, responder)>;
 
 // {"error":"Not Found","reason":"..."}, as RabbitMQ's management API answers.
 [[nodiscard]] response error_response(unsigned status, std::string_view reason);
+// With the status that fits the error.
+[[nodiscard]] response error_response(const error& failure);
 
 }  // namespace posthorn::http

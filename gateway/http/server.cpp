@@ -469,4 +469,14 @@ response error_response(unsigned status, std::string_view reason) {
   return {status, "application/json", boost::json::serialize(body), {}};
 }
 
+response error_response(const error& failure) {
+  switch (failure.code) {
+    case errc::refused: return error_response(400, failure.text);
+    case errc::unreachable: return error_response(404, failure.text);
+    case errc::overloaded: return error_response(503, failure.text);
+    case errc::corrupted: break;
+  }
+  return error_response(500, failure.text);
+}
+
 }  // namespace posthorn::http

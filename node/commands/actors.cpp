@@ -8,7 +8,6 @@
 #include <CLI/CLI.hpp>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
 #include <chrono>
@@ -40,15 +39,6 @@ std::optional<std::string> fault_of(const std::string& path) {
 exit_code wrong_path(const command_context& context, const std::string& fault) {
   context.err << "posthorn: " << fault << '\n';
   return exit_code::wrong_usage;
-}
-
-result<json::value> ask(const command_context& context, const std::string& question) {
-  const auto body = http_get_ok(context.access, question);
-  if (!body) return body.error();
-  boost::system::error_code failure;
-  auto parsed = json::parse(*body, failure);
-  if (failure) return refused("what answers at " + context.access.url + " is no Posthorn node");
-  return parsed;
 }
 
 // The last part of a path is the actor; what stands before it is its supervisor.
@@ -161,12 +151,8 @@ exit_code show_tree(const command_context& context, const actors_options& option
   if (options.depth) question += "&depth=" + std::to_string(*options.depth);
   question += "&children_max=" +
               std::to_string(options.children.value_or(context.is_json ? children_limit : children_drawn));
-  const auto answer = ask(context, question);
-  if (!answer) return context.fail(answer.error());
-  const auto* actors = answer->if_array();
-  if (actors == nullptr) {
-    return context.fail(refused("what answers at " + context.access.url + " is no Posthorn node"));
-  }
+  const auto actors = http_get_list(context.access, question);
+  if (!actors) return context.fail(actors.error());
   context.out << (context.is_json ? json::serialize(*actors) + '\n'
                                   : draw_actor_tree(*actors, context.screen));
   return exit_code::ok;
@@ -174,7 +160,7 @@ exit_code show_tree(const command_context& context, const actors_options& option
 
 exit_code show_actor(const command_context& context, const std::string& path) {
   if (const auto fault = fault_of(path)) return wrong_path(context, *fault);
-  const auto actor = ask(context, "/api/actors/show?path=" + percent_encoded(path));
+  const auto actor = http_get_json(context.access, "/api/actors/show?path=" + percent_encoded(path));
   if (!actor) return context.fail(actor.error());
   context.out << (context.is_json ? json::serialize(*actor) + '\n' : as_text(*actor));
   return exit_code::ok;
@@ -194,7 +180,7 @@ std::string consequence(const json::value& actor, bool is_kill) {
 
 exit_code give_order(const command_context& context, const std::string& path, bool is_kill) {
   if (const auto fault = fault_of(path)) return wrong_path(context, *fault);
-  const auto actor = ask(context, "/api/actors/show?path=" + percent_encoded(path));
+  const auto actor = http_get_json(context.access, "/api/actors/show?path=" + percent_encoded(path));
   if (!actor) return context.fail(actor.error());
   const auto done =
       http_post_ok(context.access, std::string{"/api/actors/"} + (is_kill ? "kill" : "restart") +
@@ -216,15 +202,12 @@ exit_code give_order(const command_context& context, const std::string& path, bo
 }
 
 exit_code show_events(const command_context& context, std::uint64_t count) {
-  const auto answer = ask(context, "/api/actors/events?count=" + std::to_string(count));
-  if (!answer) return context.fail(answer.error());
+  const auto events = http_get_list(context.access, "/api/actors/events?count=" + std::to_string(count));
+  if (!events) return context.fail(events.error());
   if (context.is_json) {
-    context.out << json::serialize(*answer) << '\n';
+    context.out << json::serialize(*events) << '\n';
     return exit_code::ok;
   }
-  const auto* events = answer->if_array();
-  if (events == nullptr)
-    return context.fail(refused("what answers at " + context.access.url + " is no Posthorn node"));
   if (events->empty()) {
     context.out << "nothing has befallen any actor yet\n";
     return exit_code::ok;

@@ -68,21 +68,16 @@ struct listed_column {
 
 exit_code list(const command_context& context, const std::string& path,
                const std::vector<listed_column>& columns) {
-  const auto body = http_get_ok(context.access, path);
-  if (!body) return context.fail(body.error());
-  boost::system::error_code failure;
-  const auto parsed = json::parse(*body, failure);
-  if (failure || !parsed.is_array()) {
-    return context.fail(refused("what answers at " + context.access.url + " is no Posthorn node"));
-  }
+  const auto answer = http_get_list(context.access, path);
+  if (!answer) return context.fail(answer.error());
   if (context.is_json) {
-    context.out << *body << '\n';
+    context.out << json::serialize(*answer) << '\n';
     return exit_code::ok;
   }
   std::vector<text_table::column> titles;
   for (const auto& c : columns) titles.push_back({c.title, text_table::align::left});
   text_table table{std::move(titles)};
-  for (const auto& each : parsed.get_array()) {
+  for (const auto& each : *answer) {
     std::vector<std::string> cells;
     for (const auto& c : columns) cells.push_back(cell_of(part(each, c.key)));
     table.add_row(std::move(cells));

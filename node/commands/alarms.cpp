@@ -5,7 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <boost/json/array.hpp>
-#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 
 #include <memory>
 #include <string>
@@ -21,22 +21,17 @@ bool is_true(const json::value& from, std::string_view key) {
 }
 
 exit_code list_alarms(const command_context& context) {
-  const auto body = http_get_ok(context.access, "/api/alarms");
-  if (!body) return context.fail(body.error());
-  boost::system::error_code failure;
-  const auto parsed = json::parse(*body, failure);
-  if (failure || !parsed.is_array()) {
-    return context.fail(refused("what answers at " + context.access.url + " is no Posthorn node"));
-  }
+  const auto answer = http_get_list(context.access, "/api/alarms");
+  if (!answer) return context.fail(answer.error());
   if (context.is_json) {
-    context.out << *body << '\n';
+    context.out << json::serialize(*answer) << '\n';
     return exit_code::ok;
   }
   using align = text_table::align;
   text_table table{
       {{"alarm", align::left}, {"state", align::left}, {"is", align::right}, {"limit", align::right}}};
   const auto mebibytes = [](std::uint64_t bytes) { return with_thousands(bytes >> 20U) + " MiB"; };
-  for (const auto& alarm : parsed.get_array()) {
+  for (const auto& alarm : *answer) {
     const bool is_disk = text_at(alarm, "resource") == "disk";
     const auto limit = number_at(alarm, "limit");
     std::string state = "clear";

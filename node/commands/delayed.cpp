@@ -41,15 +41,10 @@ std::string path_of(const delayed_options& o) {
 exit_code list_delayed(const command_context& context, const delayed_options& o) {
   auto path = path_of(o) + "?limit=" + std::to_string(o.limit);
   if (!o.from.empty()) path += "&from=" + percent_encoded(o.from);
-  const auto body = http_get_ok(context.access, path);
-  if (!body) return context.fail(body.error());
-  boost::system::error_code failure;
-  const auto parsed = json::parse(*body, failure);
-  if (failure || !parsed.is_array()) {
-    return context.fail(refused("what answers at " + context.access.url + " is no Posthorn node"));
-  }
+  const auto answer = http_get_list(context.access, path);
+  if (!answer) return context.fail(answer.error());
   if (context.is_json) {
-    context.out << *body << '\n';
+    context.out << json::serialize(*answer) << '\n';
     return exit_code::ok;
   }
   using align = text_table::align;
@@ -58,7 +53,7 @@ exit_code list_delayed(const command_context& context, const delayed_options& o)
                     {"ROUTING KEY", align::left},
                     {"MESSAGE ID", align::left},
                     {"BYTES", align::right}}};
-  for (const auto& m : parsed.get_array()) {
+  for (const auto& m : *answer) {
     table.add_row({text_at(m, "id"), time_of(part(m, "due")), text_at(m, "routing_key"),
                    text_at(m, "message_id"), with_thousands(number_at(m, "payload_bytes"))});
   }

@@ -150,6 +150,10 @@ error refusal_of(const node_access& access, const http_answer& answer) {
   return refused("the node at " + access.url + " answered: " + reason);
 }
 
+error no_posthorn(const node_access& access) {
+  return refused("what answers at " + access.url + " is no Posthorn node");
+}
+
 }  // namespace
 
 result<http_answer> http_get(const node_access& access, std::string_view path,
@@ -163,6 +167,22 @@ result<std::string> http_get_ok(const node_access& access, std::string_view path
   if (!answer) return answer.error();
   if (answer->status == 200) return std::move(answer->body);
   return refusal_of(access, *answer);
+}
+
+result<boost::json::value> http_get_json(const node_access& access, std::string_view path) {
+  const auto body = http_get_ok(access, path);
+  if (!body) return body.error();
+  boost::system::error_code failure;
+  auto parsed = boost::json::parse(*body, failure);
+  if (failure) return no_posthorn(access);
+  return parsed;
+}
+
+result<boost::json::array> http_get_list(const node_access& access, std::string_view path) {
+  auto parsed = http_get_json(access, path);
+  if (!parsed) return parsed.error();
+  if (!parsed->is_array()) return no_posthorn(access);
+  return std::move(parsed->get_array());
 }
 
 result<void> http_post_ok(const node_access& access, std::string_view path,

@@ -5,6 +5,9 @@
 
 #include "mailbox/result.hpp"
 
+#include <boost/json/array.hpp>
+#include <boost/json/value.hpp>
+
 #include <chrono>
 #include <string>
 #include <string_view>
@@ -30,6 +33,10 @@ struct http_answer {
 // The body of an answer with status 200; the other statuses as errors that say what to do.
 [[nodiscard]] result<std::string> http_get_ok(const node_access& access, std::string_view path,
                                               std::chrono::milliseconds timeout = std::chrono::seconds{5});
+
+// The same, read as JSON, or as a list of it; `refused` when it is none.
+[[nodiscard]] result<boost::json::value> http_get_json(const node_access& access, std::string_view path);
+[[nodiscard]] result<boost::json::array> http_get_list(const node_access& access, std::string_view path);
 
 // An order, with an empty body. Nothing, when it was carried out; else an error that says what to do.
 result<void> http_post_ok(const node_access& access, std::string_view path,

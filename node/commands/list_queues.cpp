@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
 #include <array>
@@ -46,15 +45,10 @@ constexpr std::array<std::pair<std::string_view, const char*>, 4> stream_columns
 exit_code list_queues(const command_context& context, const std::string& vhost, bool with_policies,
                       bool streams) {
   const std::string path = vhost.empty() ? "/api/queues" : "/api/queues/" + percent_encoded(vhost);
-  const auto body = http_get_ok(context.access, path);
-  if (!body) return context.fail(body.error());
-  boost::system::error_code failure;
-  const auto parsed = json::parse(*body, failure);
-  if (failure || !parsed.is_array()) {
-    return context.fail(refused("what answers at " + context.access.url + " is no Posthorn node"));
-  }
+  const auto answer = http_get_list(context.access, path);
+  if (!answer) return context.fail(answer.error());
   if (context.is_json) {
-    context.out << json::serialize(parsed) << '\n';
+    context.out << json::serialize(*answer) << '\n';
     return exit_code::ok;
   }
   using align = text_table::align;
@@ -70,7 +64,7 @@ exit_code list_queues(const command_context& context, const std::string& vhost, 
     for (const auto& [key, title] : stream_columns) columns.push_back({title, align::right});
   }
   text_table table{std::move(columns)};
-  for (const auto& entry : parsed.as_array()) {
+  for (const auto& entry : *answer) {
     const auto* queue = entry.if_object();
     if (queue == nullptr) continue;
     const auto* stream = queue->if_contains("stream");

@@ -100,6 +100,12 @@ public:
   void bound(const std::string& from, const std::string& to, const std::string& key = "") {
     REQUIRE(tell(posthorn::bind{{}, destination_kind::queue, from, to, key, {}, id_}).empty());
   }
+  // What is sent to "later" with the key "k" comes to "q" in its time.
+  void delays_for_q() {
+    exchange("later", "x-delayed-message", direct_later);
+    queue("q");
+    bound("later", "q", "k");
+  }
 
   // Its number; 0: it leads nowhere.
   std::uint64_t publish(const std::string& exchange, const std::string& key, const std::string& body,
@@ -213,9 +219,7 @@ using strings = std::vector<std::string>;
 TEST_CASE("a delayed message goes on when its time has come, in the order of these times", "[delayed]") {
   raw_test_node node{{}};
   customer c{node};
-  c.exchange("later", "x-delayed-message", direct_later);
-  c.queue("q");
-  c.bound("later", "q", "k");
+  c.delays_for_q();
   const auto slow = c.publish("later", "k", "slow", delayed_by(5000));
   const auto fast = c.publish("later", "k", "fast", delayed_by(1000));
   c.publish("later", "k", "now", delayed_by(0));
@@ -263,9 +267,7 @@ TEST_CASE("delayed messages are routed by the bindings of then", "[delayed]") {
 TEST_CASE("a delay of 2^62 ms waits, is listed, and is cancelled", "[delayed]") {
   raw_test_node node{{}};
   customer c{node};
-  c.exchange("later", "x-delayed-message", direct_later);
-  c.queue("q");
-  c.bound("later", "q", "k");
+  c.delays_for_q();
   const auto start = node.now();
   for (const auto* body : {"a", "b"}) c.publish("later", "k", body, delayed_by(std::int64_t{1} << 62));
   c.publish("later", "k", "soon", delayed_by(1000));
@@ -288,9 +290,7 @@ TEST_CASE("everything that waits is cancelled in steps, and does not come back",
   raw_test_node node{{}};
   {
     customer c{node};
-    c.exchange("later", "x-delayed-message", direct_later);
-    c.queue("q");
-    c.bound("later", "q", "k");
+    c.delays_for_q();
     for (int n = 0; n < 2500; ++n) c.publish("later", "k", "x", delayed_by(60'000));
     node.run();
     CHECK(c.cancel("later", {}).value() == 2500);
@@ -314,9 +314,7 @@ TEST_CASE("whatever a crash cuts off, what was confirmed goes on exactly once", 
       std::vector<std::string> confirmed;
       {
         customer c{node};
-        c.exchange("later", "x-delayed-message", direct_later);
-        c.queue("q");
-        c.bound("later", "q", "k");
+        c.delays_for_q();
         node.fail_at(point, on);
         std::map<std::uint64_t, std::string> sent;
         try {
@@ -351,9 +349,7 @@ TEST_CASE("whatever a crash cuts off, what was confirmed goes on exactly once", 
 TEST_CASE("a killed actor's successor goes on with what waits", "[delayed]") {
   raw_test_node node{{}};
   customer c{node};
-  c.exchange("later", "x-delayed-message", direct_later);
-  c.queue("q");
-  c.bound("later", "q", "k");
+  c.delays_for_q();
   c.publish("later", "k", "1", delayed_by(1000));
   node.run();
   node.kill("/vhosts/%2F/exchanges/later");
@@ -368,9 +364,7 @@ TEST_CASE("with its exchange, what waits is forgotten, and publishers are answer
   raw_test_node node{{}};
   {
     customer c{node};
-    c.exchange("later", "x-delayed-message", direct_later);
-    c.queue("q");
-    c.bound("later", "q", "k");
+    c.delays_for_q();
     c.publish("later", "k", "1", delayed_by(1000));
     node.run();
     const auto last = c.publish("later", "k", "2", delayed_by(1000));

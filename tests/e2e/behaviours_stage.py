@@ -196,6 +196,15 @@ def wait_for(channel, queue, ready, consumers=None):
         raise AssertionError(f"{queue}: expected {ready} ready messages, has (messages, consumers) {tuple(seen)}") from None
 
 
+def empty_for(channel, seconds, *queues):
+    """Whether nothing was ready in any of them for so long; says so as soon as something was."""
+    since = time.monotonic()
+    while elapsed(since) < seconds:
+        if any(channel.count(queue)[0] for queue in queues):
+            return False
+    return True
+
+
 def get_soon(channel, queue, no_ack=True, timeout=10.0):
     """The next message, as soon as there is one."""
     def there():

@@ -3,7 +3,7 @@ import json
 import time
 
 from amqp_raw import typed
-from behaviours_stage import open_channel, refused
+from behaviours_stage import bodies, got, open_channel, refused
 from harness import equal, poll, require
 
 HUGE = 2**62
@@ -28,15 +28,6 @@ def later(t, channel, kind="direct", **arguments):
     return exchange, queue
 
 
-def bodies_of(channel, queue):
-    found = []
-    while True:
-        answer = channel.get(queue, no_ack=True)
-        if answer.name == "basic.get-empty":
-            return found
-        found.append(answer.body)
-
-
 def test_delays_of_all_kinds(t):
     channel = open_channel(t)
     exchange, queue = later(t, channel)
@@ -47,7 +38,7 @@ def test_delays_of_all_kinds(t):
         headers = {} if name == "none" else {"x-delay": delay}
         channel.publish(exchange, "k", name, delivery_mode=2, headers=headers)
     channel.confirm()
-    equal([each.decode() for each in bodies_of(channel, queue)], [name for name, _ in at_once], "those go at once")
+    equal([each.decode() for each in bodies(got(channel, queue))], [name for name, _ in at_once], "those go at once")
     sent = time.time()
     for name, delay in (("text", "600"), ("octet", typed("b", 100)), ("double", 300.9), ("long", typed("l", 400)),
                         ("huge", HUGE), ("huge text", str(10**30))):
@@ -55,10 +46,10 @@ def test_delays_of_all_kinds(t):
     channel.confirm()
     channel.consume(queue, no_ack=True)
     for name, delay in (("octet", 0.1), ("double", 0.3), ("long", 0.4), ("text", 0.6)):
-        got = channel.deliveries(1)[0]
-        equal(got.body.decode(), name, "in the order of their times")
+        arrived = channel.deliveries(1)[0]
+        equal(arrived.body.decode(), name, "in the order of their times")
         require(time.time() - sent >= delay, f"{name} came {time.time() - sent:.3f} s after it was sent, too early")
-        require(got.properties["headers"]["x-delay"].value < 0, "the delay is negative when it is over")
+        require(arrived.properties["headers"]["x-delay"].value < 0, "the delay is negative when it is over")
 
 
 def test_declaring_what_cannot_be(t):
@@ -212,30 +203,30 @@ def test_nothing_passes_twice(t):
     channel.publish(exchange, "", "plain")
     channel.publish(exchange, "", "plain")
     channel.confirm()
-    equal(bodies_of(channel, queue), [b"a", b"b", b"7", b"7", b"plain", b"plain"])
+    equal(bodies(got(channel, queue)), [b"a", b"b", b"7", b"7", b"plain", b"plain"])
     # The three that were used last are remembered: 7, "7", "a".
     for key in ("a", "b"):
         channel.publish(exchange, "", key, headers={"x-deduplication-header": key})
     channel.confirm()
-    equal(bodies_of(channel, queue), [b"b"])
+    equal(bodies(got(channel, queue)), [b"b"])
     channel.publish(exchange, "", "short", headers={"x-deduplication-header": "s", "x-cache-ttl": 100})
     channel.confirm()
 
     def passes_again():
         channel.publish(exchange, "", "short again", headers={"x-deduplication-header": "s", "x-cache-ttl": 100})
         channel.confirm()
-        return b"short again" in bodies_of(channel, queue)
+        return b"short again" in bodies(got(channel, queue))
 
     poll("what expired passes again", passes_again)
     # Any exchange can, and what leads nowhere is returned.
     any_type = t.unique("x")
     channel.exchange(any_type, "direct", arguments={"x-message-deduplication": True})
     channel.bind(queue, any_type, "k")
-    bodies_of(channel, queue)
+    bodies(got(channel, queue))
     for _ in range(2):
         channel.publish(any_type, "k", "1", headers={"x-deduplication-header": "x"})
     channel.confirm()
-    equal(bodies_of(channel, queue), [b"1"])
+    equal(bodies(got(channel, queue)), [b"1"])
     channel.publish(any_type, "nowhere", "2", headers={"x-deduplication-header": "y"}, mandatory=True)
     equal(channel.wait("basic.return").reply_text, "NO_ROUTE")
 
@@ -274,7 +265,7 @@ def test_kill_9_what_is_published_again_is_there_once(t):
         publish_all(channel, "", "itself", count)
         channel.confirm(timeout=30)
         for name in ("a", "b", "itself"):
-            found = [int(body) for body in bodies_of(channel, name)]
+            found = [int(body) for body in bodies(got(channel, name))]
             equal(sorted(found), list(range(count)), f"each is once in {name}")
     node.terminate()
     verified = t.posthorn("--json", "verify", node.data_dir)
@@ -302,4 +293,4 @@ def test_a_queue_takes_no_message_twice(t):
     equal(channel.call("queue.purge", queue=queue).message_count, 2)
     channel.publish("", queue, "after the purge", headers={"x-deduplication-header": "y"})
     channel.confirm()
-    equal(bodies_of(channel, queue), [b"after the purge"])
+    equal(bodies(got(channel, queue)), [b"after the purge"])

@@ -1,4 +1,5 @@
 """What a quorum queue keeps for later: dead letters until there is a way, through kill -9; retries; and consumers that take too long."""
+from behaviours_stage import bodies, got
 from harness import equal, poll, require
 from policies import api
 
@@ -16,15 +17,6 @@ def metric(node, name):
 
 def quorum(channel, name, **arguments):
     return channel.queue(name, durable=True, arguments={"x-queue-type": "quorum", **arguments}).queue
-
-
-def drained(channel, queue):
-    found = []
-    while True:
-        answer = channel.get(queue, no_ack=True)
-        if answer.name == "basic.get-empty":
-            return found
-        found.append(answer.body)
 
 
 def test_dead_letters_without_a_way_outlive_kill_9(t):
@@ -65,7 +57,7 @@ def test_dead_letters_without_a_way_outlive_kill_9(t):
                 node.start()
     with node.connect() as connection:
         channel = connection.channel()
-        found = drained(channel, "large") + drained(channel, "small")
+        found = bodies(got(channel, "large")) + bodies(got(channel, "small"))
         equal(sorted(found), sorted(wanted), "each came once")
         equal(channel.count("dying")[0], 0)
 
@@ -95,7 +87,7 @@ def test_retries_are_counted(t):
     node.start()
     with node.connect() as connection:
         channel = connection.channel()
-        equal(drained(channel, "q"), [b"kept"], "after a restart it is ready")
+        equal(bodies(got(channel, "q")), [b"kept"], "after a restart it is ready")
 
 
 def test_the_nodes_own_consumer_timeout(t):

@@ -123,7 +123,7 @@ def test_every_rule_changes_on_a_queue_that_runs(t):
     equal(plain.get("dead", no_ack=True).properties.get("expiration"), None)
     ask.clear("rules")
     publish(plain, "q", b"lives on")
-    time.sleep(0.05)
+    time.sleep(0.05)  # many times as long as it had to live before
     equal(bodies(got(plain, "q")), [b"lives on"], "without the time to live")
     # A message goes when it has failed more often than the limit of now.
     status, answer, _ = ask.policy("rules", "^q$", {"delivery-limit": 1}, apply_to="classic_queues")

@@ -1,5 +1,6 @@
 """What the broker does with messages. Numbers in names are those of the reference list of behaviours."""
 from amqp_raw import closed, field, reader, typed
+from behaviours_stage import is_gone
 from harness import equal, poll, require
 
 
@@ -509,27 +510,17 @@ def test_exclusive_queue_goes_with_its_connection_6(t):
     poll("an exclusive queue goes with a dropped connection", can_declare)
 
 
-def missing(channel, queue):
-    try:
-        channel.queue(queue, passive=True)
-        return False
-    except closed as close:
-        equal(close.code, 404)
-        channel.open()
-        return True
-
-
 def test_auto_delete_queue_16(t):
     with t.shared_node().connect() as connection:
         channel, watcher = connection.channel(), connection.channel(2)
         queue = channel.queue(t.unique("auto"), auto_delete=True, exclusive=True).queue
-        require(not missing(watcher, queue), "it stays while it never had a consumer")
+        require(not is_gone(watcher, queue), "it stays while it never had a consumer")
         channel.consume(queue, "one")
         channel.consume(queue, "two")
         channel.call("basic.cancel", consumer_tag="one")
-        require(not missing(watcher, queue), "it stays while a consumer is left")
+        require(not is_gone(watcher, queue), "it stays while a consumer is left")
         channel.call("basic.cancel", consumer_tag="two")
-        poll("it goes with its last consumer", lambda: missing(watcher, queue))
+        poll("it goes with its last consumer", lambda: is_gone(watcher, queue))
 
 
 def test_auto_delete_exchange_16(t):
