@@ -9,7 +9,7 @@ namespace posthorn {
 
 namespace {
 
-// Ten years, in milliseconds.
+// Ten years, in milliseconds; what is longer, is as long.
 constexpr std::int64_t timeout_max = 315'360'000'000;
 
 }  // namespace
@@ -35,17 +35,17 @@ std::optional<std::string> check_consumer_arguments(const field_table& arguments
       return invalid("x-consumer-timeout",
                      "\"expected integer, got " + std::string{type_name(timeout->type)} + "\"");
     if (*number < 0) return invalid("x-consumer-timeout", "{value_negative," + std::to_string(*number) + "}");
-    if (*number > timeout_max)
-      return invalid("x-consumer-timeout", "{value_too_large," + std::to_string(*number) + "}");
   }
   return std::nullopt;
 }
 
 std::optional<std::string> check_consumer_of_type(const field_table& arguments, std::string_view type,
                                                   std::string_view described) {
-  constexpr std::array<std::string_view, 3> of_streams = {"x-stream-offset", "x-stream-filter",
-                                                          "x-stream-match-unfiltered"};
-  constexpr std::array<std::string_view, 2> of_others = {"x-priority", "x-weight"};
+  constexpr std::array<std::string_view, 4> not_of_classic = {"x-consumer-timeout", "x-stream-filter",
+                                                              "x-stream-match-unfiltered", "x-stream-offset"};
+  constexpr std::array<std::string_view, 3> not_of_quorum = {"x-stream-filter", "x-stream-match-unfiltered",
+                                                             "x-stream-offset"};
+  constexpr std::array<std::string_view, 3> not_of_stream = {"x-consumer-timeout", "x-priority", "x-weight"};
   const auto check = [&](const auto& names) -> std::optional<std::string> {
     for (const auto name : names) {
       if (!arguments.contains(name)) continue;
@@ -54,7 +54,8 @@ std::optional<std::string> check_consumer_of_type(const field_table& arguments, 
     }
     return std::nullopt;
   };
-  return type == "stream" ? check(of_others) : check(of_streams);
+  if (type == "stream") return check(not_of_stream);
+  return type == "quorum" ? check(not_of_quorum) : check(not_of_classic);
 }
 
 consumer_wishes wishes_of(const field_table& arguments) {
@@ -63,8 +64,8 @@ consumer_wishes wishes_of(const field_table& arguments) {
     return value == nullptr ? std::nullopt : as_integer(*value);
   };
   consumer_wishes wishes;
-  if (const auto timeout = whole("x-consumer-timeout"); timeout && 0 <= *timeout && *timeout <= timeout_max)
-    wishes.timeout = std::chrono::milliseconds{*timeout};
+  if (const auto timeout = whole("x-consumer-timeout"); timeout && 0 <= *timeout)
+    wishes.timeout = std::chrono::milliseconds{std::min(*timeout, timeout_max)};
   wishes.priority = whole("x-priority").value_or(0);
   const auto weight = std::clamp<std::int64_t>(whole("x-weight").value_or(1), 1, balance::weight_max);
   wishes.weight = static_cast<std::uint32_t>(weight);

@@ -1,6 +1,7 @@
 #include "mailbox/queue_arguments.hpp"
 
 #include "mailbox/deduplication.hpp"
+#include "mailbox/erlang_term.hpp"
 #include "mailbox/stream_arguments.hpp"
 #include "mailbox/topology.hpp"
 
@@ -15,45 +16,86 @@ namespace {
 
 using kind = refusal::kind;
 
-// What RabbitMQ compares when a queue is declared again.
-constexpr std::array<std::string_view, 18> compared = {
+// What is compared when a queue is declared again: what its type knows, in RabbitMQ's order; ours stand at the ends.
+constexpr std::array<std::string_view, 17> compared_of_classic = {
     "x-expires",
     "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
     "x-max-length",
     "x-max-length-bytes",
     "x-max-priority",
     "x-overflow",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
-    "x-queue-type",
     "x-queue-mode",
     "x-queue-version",
     "x-single-active-consumer",
+    "x-queue-type",
+    "x-queue-master-locator",
+    "x-queue-leader-locator",
     "x-delivery-limit",
     "x-dispatch",
     "x-hash-header",
-    "x-max-age",
-    "x-stream-max-segment-size-bytes",
-    "x-stream-filter-size-bytes",
 };
-
-// What is refused for one type of queue, because only another knows it [4]. RabbitMQ refuses x-delivery-limit for classic
-// queues, too; here, all have it.
-constexpr std::array<std::string_view, 7> not_of_quorum = {
-    "x-max-priority",
-    "x-queue-mode",
-    "x-queue-version",
+constexpr std::array<std::string_view, 22> compared_of_quorum = {
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-expires",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-overflow",
+    "x-single-active-consumer",
+    "x-queue-type",
+    "x-quorum-initial-group-size",
+    "x-delivery-limit",
+    "x-message-ttl",
+    "x-queue-leader-locator",
+    "x-consumer-disconnected-timeout",
+    "x-consumer-timeout",
+    "x-delayed-retry-type",
+    "x-delayed-retry-min",
+    "x-delayed-retry-max",
+    "x-dispatch",
+    "x-hash-header",
+};
+constexpr std::array<std::string_view, 7> compared_of_stream = {
+    "x-max-length-bytes",
+    "x-queue-type",
     "x-max-age",
     "x-stream-max-segment-size-bytes",
     "x-stream-filter-size-bytes",
     "x-initial-cluster-size",
+    "x-queue-leader-locator",
 };
-constexpr std::array<std::string_view, 10> not_of_classic = {
-    "x-quorum-initial-group-size", "x-max-age",
-    "x-dead-letter-strategy",      "x-consumer-timeout",
-    "x-delayed-retry-type",        "x-delayed-retry-min",
-    "x-delayed-retry-max",         "x-stream-max-segment-size-bytes",
-    "x-stream-filter-size-bytes",  "x-initial-cluster-size",
+
+// What is refused for one type of queue, because only another knows it [4]; of several, the first by name is told.
+// RabbitMQ refuses x-delivery-limit for classic queues, too; here, all have it.
+constexpr std::array<std::string_view, 8> not_of_quorum = {
+    "x-initial-cluster-size",
+    "x-max-age",
+    "x-max-priority",
+    "x-queue-master-locator",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-stream-filter-size-bytes",
+    "x-stream-max-segment-size-bytes",
+};
+constexpr std::array<std::string_view, 13> not_of_classic = {
+    "x-consumer-disconnected-timeout",
+    "x-consumer-timeout",
+    "x-dead-letter-strategy",
+    "x-delayed-retry-max",
+    "x-delayed-retry-min",
+    "x-delayed-retry-type",
+    "x-initial-cluster-size",
+    "x-max-age",
+    "x-max-in-memory-bytes",
+    "x-max-in-memory-length",
+    "x-quorum-initial-group-size",
+    "x-stream-filter-size-bytes",
+    "x-stream-max-segment-size-bytes",
 };
 
 // The longest time that a queue or a message may be given: ten years, in milliseconds.
@@ -119,6 +161,7 @@ complaint check_priority(const field_value& value, const field_table&) {
 complaint check_version(const field_value& value, const field_table&) {
   const auto number = as_integer(value);
   if (!number) return no_integer(value);
+  if (*number < 0) return about("value_negative", *number);
   if (*number != 2) return unsupported("queue version", value);
   return std::nullopt;
 }
@@ -197,7 +240,7 @@ struct checked_argument {
   complaint (*check)(const field_value& value, const field_table& arguments);
 };
 
-constexpr std::array<checked_argument, 19> checks = {{
+constexpr std::array<checked_argument, 23> checks = {{
     {"x-expires", check_expires},
     {"x-message-ttl", check_time},
     {"x-dead-letter-routing-key", check_routing_key},
@@ -208,11 +251,15 @@ constexpr std::array<checked_argument, 19> checks = {{
     {"x-overflow", check_overflow},
     {"x-queue-version", check_version},
     {"x-single-active-consumer", check_bool},
-    {"x-consumer-timeout", check_time},
+    {"x-consumer-timeout", check_count},
+    {"x-consumer-disconnected-timeout", check_count},
     {"x-delayed-retry-type", check_text},  // RabbitMQ takes any, and disables what it does not know
     {"x-delayed-retry-min", check_time},
     {"x-delayed-retry-max", check_time},
+    {"x-max-in-memory-length", check_count},
+    {"x-max-in-memory-bytes", check_count},
     {"x-quorum-initial-group-size", check_size_of_group},
+    {"x-initial-cluster-size", check_size_of_group},
     {"x-queue-leader-locator", check_leader},
     {"x-dispatch", check_dispatch},
     {"x-hash-header", check_text},
@@ -226,6 +273,7 @@ std::string_view type_of(const field_table& arguments) {
 }
 
 bool is_quorum(const field_table& arguments) { return type_of(arguments) == "quorum"; }
+bool is_stream(const field_table& arguments) { return type_of(arguments) == "stream"; }
 
 template <std::size_t Count>
 std::optional<refusal> first_of(const std::array<std::string_view, Count>& names,
@@ -237,6 +285,13 @@ std::optional<refusal> first_of(const std::array<std::string_view, Count>& names
                    "invalid arg " + quoted(name) + " for " + std::string{described} + std::string{why}};
   }
   return std::nullopt;
+}
+
+std::optional<refusal> check_argument_names(const field_table& arguments, std::string_view described) {
+  if (is_stream(arguments)) return check_stream_argument_names(arguments, described);
+  return is_quorum(arguments)
+             ? first_of(not_of_quorum, arguments, described, " of queue type rabbit_quorum_queue")
+             : first_of(not_of_classic, arguments, described, " of queue type rabbit_classic_queue");
 }
 
 // What only a quorum queue knows.
@@ -265,13 +320,14 @@ void read_rules_of_quorum(const field_table& arguments, mailbox_rules& rules) {
   rules.retry_max.reset();
 }
 
-// RabbitMQ compares how long they are, in milliseconds, and not how they are written.
-std::optional<std::pair<std::chrono::milliseconds, std::chrono::milliseconds>> differing_ages(
-    std::string_view name, const field_value& one, const field_value& other) {
-  if (name != "x-max-age" || one.type != 'S' || other.type != 'S') return std::nullopt;
-  const auto a = stream_age(*as_string(one)), b = stream_age(*as_string(other));
-  if (!a || !b) return std::nullopt;
-  return std::pair{*a, *b};
+bool is_text(const field_value& value) { return value.type == 'S' || value.type == 'x'; }
+
+// What RabbitMQ compares, and prints: the value without its type, of an age how long it is, in milliseconds.
+std::string compared_as(std::string_view name, const field_value& value) {
+  if (!is_text(value)) return erlang_term(value);
+  if (const auto age = name == "x-max-age" ? stream_age(to_string(value)) : std::nullopt)
+    return std::to_string(age->count());
+  return to_string(value);
 }
 
 }  // namespace
@@ -289,22 +345,12 @@ std::optional<refusal> check_queue_arguments(const declare_queue& command, const
       return refusal{kind::precondition_failed, "invalid arg 'x-queue-type' for " + std::string{described} +
                                                     ": " + unsupported("queue type", *type)};
     }
-    if (*text != "classic") {  // [10]
-      if (command.server_named) {
-        return refusal{kind::precondition_failed, "Cannot declare a server-named queue for type rabbit_" +
-                                                      std::string{*text} + "_queue"};
-      }
-      const auto invalid = [&](std::string_view what) {
-        return refusal{kind::precondition_failed,
-                       "invalid property " + quoted(what) + " for " + std::string{described}};
-      };
-      if (command.auto_delete) return invalid("auto-delete");
-      if (command.exclusive) return invalid("exclusive-owner");
-      if (!command.durable) return invalid("non-durable");
+    if (*text != "classic" && command.server_named) {  // [10]
+      return refusal{kind::precondition_failed,
+                     "Cannot declare a server-named queue for type rabbit_" + std::string{*text} + "_queue"};
     }
   }
-  if (arguments.contains("x-queue-master-locator"))  // [11]
-    return refusal{kind::internal_error, std::string{deprecated_locator}};
+  if (auto refused = check_argument_names(arguments, described)) return refused;
   if (const auto* exchange = arguments.find("x-dead-letter-exchange");
       exchange != nullptr && exchange->type != 'S') {
     return refusal{kind::precondition_failed, "invalid type " + quoted(type_name(exchange->type)) +
@@ -319,17 +365,26 @@ std::optional<refusal> check_queue_arguments(const declare_queue& command, const
                      "invalid arg " + quoted(name) + " for " + std::string{described} + ": " + *wrong};
     }
   }
-  if (type_of(arguments) == "stream") return check_stream_arguments(arguments, described);
-  auto refused = is_quorum(arguments)
-                     ? first_of(not_of_quorum, arguments, described, " of queue type rabbit_quorum_queue")
-                     : first_of(not_of_classic, arguments, described, " of queue type rabbit_classic_queue");
-  if (refused) return refused;
+  if (is_stream(arguments)) {
+    if (auto refused = check_stream_arguments(arguments, described)) return refused;
+  }
+  if (arguments.contains("x-queue-master-locator"))  // [11]
+    return refusal{kind::internal_error, std::string{deprecated_locator}};
+  if (is_quorum(arguments) || is_stream(arguments)) {  // [10]
+    const auto invalid = [&](std::string_view what) {
+      return refusal{kind::precondition_failed,
+                     "invalid property " + quoted(what) + " for " + std::string{described}};
+    };
+    if (command.auto_delete) return invalid("auto-delete");
+    if (command.exclusive) return invalid("exclusive-owner");
+    if (!command.durable) return invalid("non-durable");
+  }
   return std::nullopt;
 }
 
 mailbox_rules rules_of(const field_table& arguments) {
   mailbox_rules rules;
-  if (type_of(arguments) == "stream") {
+  if (is_stream(arguments)) {
     rules.stream = stream_rules_of(arguments);
     return rules;
   }
@@ -350,6 +405,9 @@ mailbox_rules rules_of(const field_table& arguments) {
   if (const auto size = whole("x-max-length-bytes", 0)) rules.size_max = static_cast<std::uint64_t>(*size);
   if (const auto* overflow = arguments.find("x-overflow")) {
     rules.on_overflow = overflow_of(*overflow).value_or(mailbox_rules::overflow::drop_head);
+    // A quorum queue does not know it, and takes it for nothing said [59].
+    if (is_quorum(arguments) && rules.on_overflow == mailbox_rules::overflow::reject_publish_dlx)
+      rules.on_overflow = mailbox_rules::overflow::drop_head;
   }
   rules.dead_letter_exchange = text("x-dead-letter-exchange");
   if (rules.dead_letter_exchange) rules.dead_letter_routing_key = text("x-dead-letter-routing-key");
@@ -439,39 +497,42 @@ std::optional<std::string> inequivalent_argument(const field_table& current, con
   const auto* now = current.find(name);
   const auto* asked = received.find(name);
   if (now == nullptr && asked == nullptr) return std::nullopt;
+  const auto classic = field_value::of_string("classic");
   if (name == "x-queue-type") {  // a missing one is classic
-    const auto type_of = [](const field_value* v) {
-      return v == nullptr ? std::string{"classic"} : to_string(*v);
-    };
-    if (type_of(now) == type_of(asked)) return std::nullopt;
-    return "received " + quoted(type_of(asked)) + " but current is " + quoted(type_of(now));
+    if (now == nullptr) now = &classic;
+    if (asked == nullptr) asked = &classic;
   }
-  const auto described = [](const field_value* v) {
-    if (v == nullptr) return std::string{"none"};
-    return "the value " + quoted(to_string(*v)) + " of type " + quoted(type_name(v->type));
+  const auto told = [](std::string_view asked_for, std::string_view is) {
+    return "received " + std::string{asked_for} + " but current is " + std::string{is};
   };
   if (now != nullptr && asked != nullptr) {
-    const auto a = as_integer(*now), b = as_integer(*asked);
-    if (a && b ? *a == *b : *now == *asked) return std::nullopt;
-    if (const auto ages = differing_ages(name, *now, *asked)) {
-      if (ages->first == ages->second) return std::nullopt;
-      return "received " + quoted(std::to_string(ages->second.count())) + " but current is " +
-             quoted(std::to_string(ages->first.count()));
-    }
-    return "received " + quoted(to_string(*asked)) + " but current is " + quoted(to_string(*now));
+    const auto is = compared_as(name, *now), wanted = compared_as(name, *asked);
+    if (is == wanted && is_text(*now) == is_text(*asked)) return std::nullopt;
+    const auto shown = [](const field_value& value, const std::string& text) {
+      return value.type == 'V' ? std::string{"none"} : quoted(text);
+    };
+    return told(shown(*asked, wanted), shown(*now, is));
   }
-  return "received " + described(asked) + " but current is " + described(now);
+  const auto described = [&](const field_value* v) {
+    if (v == nullptr) return std::string{"none"};
+    return "the value " + quoted(compared_as(name, *v)) + " of type " + quoted(type_name(v->type));
+  };
+  return told(described(asked), described(now));
 }
 
 std::optional<refusal> inequivalent_queue_arguments(const field_table& current, const field_table& received,
                                                     std::string_view described) {
-  for (const auto name : compared) {
-    if (auto text = inequivalent_argument(current, received, name)) {
-      return refusal{kind::precondition_failed,
-                     "inequivalent arg " + quoted(name) + " for " + std::string{described} + ": " + *text};
+  const auto first = [&](const auto& names) -> std::optional<refusal> {
+    for (const auto name : names) {
+      if (auto text = inequivalent_argument(current, received, name)) {
+        return refusal{kind::precondition_failed,
+                       "inequivalent arg " + quoted(name) + " for " + std::string{described} + ": " + *text};
+      }
     }
-  }
-  return std::nullopt;
+    return std::nullopt;
+  };
+  if (is_quorum(current)) return first(compared_of_quorum);
+  return is_stream(current) ? first(compared_of_stream) : first(compared_of_classic);
 }
 
 }  // namespace posthorn

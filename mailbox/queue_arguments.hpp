@@ -32,7 +32,8 @@ struct refusal;
                                                                   const field_table& received,
                                                                   std::string_view described);
 
-// How the argument differs, in words, if it does. Integers are equal by value, whatever their width [2].
+// How the argument differs, in words, if it does. Values are equal whatever their types, as they are to RabbitMQ: integers
+// of any width, a timestamp and its seconds, text and octets [2].
 [[nodiscard]] std::optional<std::string> inequivalent_argument(const field_table& current,
                                                                const field_table& received,
                                                                std::string_view name);

@@ -15,25 +15,30 @@ namespace {
 
 using kind = refusal::kind;
 
-// What is refused for a stream, because only other types of queues know it [4]; the last three are ours.
-constexpr std::array<std::string_view, 20> not_of_stream = {
-    "x-expires",
-    "x-message-ttl",
-    "x-max-priority",
-    "x-queue-mode",
-    "x-queue-version",
-    "x-overflow",
-    "x-max-length",
+// What is refused for a stream, because only other types of queues know it [4]; of several, the first by name is told.
+// The last three are ours.
+constexpr std::array<std::string_view, 24> not_of_stream = {
+    "x-consumer-disconnected-timeout",
+    "x-consumer-timeout",
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
     "x-dead-letter-strategy",
+    "x-delayed-retry-max",
+    "x-delayed-retry-min",
+    "x-delayed-retry-type",
     "x-delivery-limit",
+    "x-expires",
+    "x-max-in-memory-bytes",
+    "x-max-in-memory-length",
+    "x-max-length",
+    "x-max-priority",
+    "x-message-ttl",
+    "x-overflow",
+    "x-queue-master-locator",
+    "x-queue-mode",
+    "x-queue-version",
     "x-quorum-initial-group-size",
     "x-single-active-consumer",
-    "x-consumer-timeout",
-    "x-delayed-retry-type",
-    "x-delayed-retry-min",
-    "x-delayed-retry-max",
     "x-dispatch",
     "x-hash-header",
     "x-message-deduplication",
@@ -110,6 +115,16 @@ std::optional<std::chrono::milliseconds> stream_age(std::string_view text) noexc
   return std::chrono::milliseconds{number * unit->second * 1000};
 }
 
+std::optional<refusal> check_stream_argument_names(const field_table& arguments, std::string_view described) {
+  for (const auto name : not_of_stream) {
+    if (!arguments.contains(name)) continue;
+    return refusal{kind::precondition_failed, "invalid arg '" + std::string{name} + "' for " +
+                                                  std::string{described} +
+                                                  " of queue type rabbit_stream_queue"};
+  }
+  return std::nullopt;
+}
+
 std::optional<refusal> check_stream_arguments(const field_table& arguments, std::string_view described) {
   const auto refuse = [](std::string text) { return refusal{kind::precondition_failed, std::move(text)}; };
   if (const auto* age = arguments.find(age_argument)) {
@@ -119,11 +134,6 @@ std::optional<refusal> check_stream_arguments(const field_table& arguments, std:
     const auto* size = arguments.find(name);
     if (size == nullptr) continue;
     if (const auto wrong = check_size(*size)) return refuse(invalid(name, described, *wrong));
-  }
-  for (const auto name : not_of_stream) {
-    if (!arguments.contains(name)) continue;
-    return refuse("invalid arg '" + std::string{name} + "' for " + std::string{described} +
-                  " of queue type rabbit_stream_queue");
   }
   if (const auto size = whole(arguments, segment_argument);
       size && *size > static_cast<std::int64_t>(stream_rules::segment_size_most)) {

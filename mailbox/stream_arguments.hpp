@@ -28,7 +28,11 @@ inline constexpr std::string_view stream_offset_header = "x-stream-offset";
 // than anything lasts is as long as can be.
 [[nodiscard]] std::optional<std::chrono::milliseconds> stream_age(std::string_view text) noexcept;
 
-// Why a stream may not be declared with these arguments [3] [4]; those that all types of queues know are checked elsewhere.
+// Why a stream may not have one of these arguments at all [4].
+[[nodiscard]] std::optional<refusal> check_stream_argument_names(const field_table& arguments,
+                                                                 std::string_view described);
+
+// Why a stream may not be declared with what they say [3]; those that all types of queues know are checked elsewhere.
 // `described` is the queue, as in "queue 'q' in vhost '/'".
 [[nodiscard]] std::optional<refusal> check_stream_arguments(const field_table& arguments,
                                                             std::string_view described);

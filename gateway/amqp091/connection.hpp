@@ -1,6 +1,6 @@
 // One client's connection: its socket, the dialogue, and the actor by which queues reach it.
 //
-//   header --> start --> tune --> open --> running --on_close (the client)----------> gone
+//   header --> start --> tune --> open --> running --on_close (the client)-----> closing --its end of the socket--> gone
 //                                             |------refuse (an error, shutdown)--> closing --on_close_ok--> gone
 //   Each step is taken in connection.cpp by the handler of the method that ends it. From everywhere, a lost socket, a
 //   missed heartbeat or a handshake that takes too long leads to gone.
@@ -235,6 +235,8 @@ private:
   bool on_content_header(channel& c, bytes payload);
   bool on_body(channel& c, bytes payload);
   void on_message(channel& c);
+  // Where the content in progress is published to; null when the client may not, and was told so.
+  const exchange_state* exchange_of_content(channel& c);
   void forward(channel& c, const envelope_ptr& message, const std::vector<queue_ptr>& queues,
                const reply_route& replies, bool mandatory);
   void return_message(channel& c, const envelope& message);
@@ -285,6 +287,9 @@ private:
   // --- refusing ---
   bool refuse(const channel& c, method_id about, const refusal& why);
   bool refuse_channel(std::uint16_t number, reply_code code, std::string_view why, method_id about);
+  void tell_later(std::uint16_t number, const method::channel_close& refusal);
+  // What `tell_later` holds back goes out now.
+  void tell_refusals();
   bool refuse_connection(reply_code code, std::string_view why, method_id about = {});
   // A header or body where a method is due [32].
   bool refuse_content();
@@ -299,6 +304,8 @@ private:
   void on_broken(std::string why);
   static void end_broken(io_worker& worker);
   void close_now(reply_code code, std::string_view text, method_id about);
+  // The client closes it: all of it ends but the socket, which stays until the client closes that, too.
+  void say_goodbye();
   void log(node_context::severity level, const std::string& text) const;
 
   // fixed after start
@@ -340,6 +347,7 @@ private:
   std::unordered_map<consumer_id, consumer_place> consumers_;
   std::uint16_t last_incarnation_ = 0;
   std::vector<consumer_id> owed_;  // consumers that are owed credit
+  buffer untold_;                  // the frames that tell of refusals, a moment later
 
   std::deque<request> requests_;  // answered in their order
   request_token last_token_ = 0;
@@ -359,9 +367,10 @@ private:
   buffer out_;
   std::size_t out_sent_ = 0;
   bool reading_ = false, writing_ = false;
-  bool stalled_ = false;  // input waits for an answer
-  bool yielded_ = false;  // input waits for the other connections
-  bool killed_ = false;   // the companion ended, and we did not end it
+  bool stalled_ = false;       // input waits for an answer
+  bool yielded_ = false;       // input waits for the other connections
+  bool killed_ = false;        // the companion ended, and we did not end it
+  bool said_goodbye_ = false;  // closing: the client's close is answered
   bool received_since_tick_ = false, sent_since_tick_ = false;
   int silent_ticks_ = 0;
 

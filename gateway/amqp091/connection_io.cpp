@@ -51,6 +51,7 @@ void connection::start(std::string_view first, std::chrono::steady_clock::time_p
                               : on_consumer_cancelled(message.consumer);
       },
       [this](const close_connection& message) {
+        if (said_goodbye_) return end("the node stops");
         if (phase_ != phase::closing) close_now(reply_code::connection_forced, message.reason, {});
       },
       [this](const alarm_changed& message) {
@@ -340,8 +341,9 @@ void connection::arm_timer(std::chrono::milliseconds after) {
 void connection::on_timer() {
   if (phase_ == phase::gone) return;
   if (phase_ != phase::running) {
-    return end(phase_ == phase::closing ? "it did not answer our close in time"
-                                        : "the handshake was not finished in time");
+    return end(said_goodbye_              ? "the client left the socket open behind its close"
+               : phase_ == phase::closing ? "it did not answer our close in time"
+                                          : "the handshake was not finished in time");
   }
   if (heartbeat_.count() == 0) return;
   // Twice per interval: [74].
@@ -369,12 +371,24 @@ void connection::close_now(reply_code code, std::string_view text, method_id abo
   phase_ = phase::closing;
   stalled_ = blocked_ = in_flight_full_ = false;  // nothing keeps us from reading its answer
   if (can_understand) {
+    tell_refusals();
     const auto full = reply_text(code, text);
     send(0, method::connection_close{code, full, about.class_, about.method});
   }
   arm_timer(closing_patience);
   write_out();
   if (!can_understand && phase_ != phase::gone) end("the node stops");
+}
+
+// The end of our stream would overtake this answer in clients whose threads close one connection together: the first one
+// has its answer, and the others, which wait for theirs, would hear of a lost connection. RabbitMQ waits as well, 30 s.
+void connection::say_goodbye() {
+  leave_vhost();
+  release_everything(0);
+  phase_ = phase::closing;
+  said_goodbye_ = true;
+  blocked_ = in_flight_full_ = false;
+  arm_timer(closing_patience);
 }
 
 void connection::on_broken(std::string why) {

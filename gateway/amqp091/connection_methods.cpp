@@ -155,12 +155,16 @@ bool connection::on(channel& c, const method::exchange_unbind& m) {
 
 bool connection::on(channel& c, const method::queue_declare& m) {
   constexpr auto about = id_of<method::queue_declare>;
+  if (m.queue == reply_queue || (is_reply_address(m.queue) && server_.replies.find(m.queue)))
+    return answer_for_reply_address(c, m);
+  const auto name = clean(m.queue);
   if (m.passive) {  // [7]
-    if (is_reply_address(m.queue) && server_.replies.find(m.queue)) return answer_for_reply_address(c, m);
-    const auto name = name_for(c, m.queue, about);
-    if (!name) return phase_ == phase::running;
-    if (const auto no = access_->find_queue(*name)) return refuse_access(c, about, *no);
-    const auto queue = queue_for(c, *name, about);
+    if (const auto no = access_->find_queue(name)) return refuse_access(c, about, *no);
+    if (name.empty()) {  // not the last one here [8]
+      return refuse_channel(c.number, reply_code::not_found, "no queue '' in vhost '" + vhost_->name() + "'",
+                            about);
+    }
+    const auto queue = queue_for(c, name, about);
     if (!queue) return phase_ == phase::running;
     c.last_queue = (*queue)->name;
     auto& r = ask(c, about, m.no_wait, request_kind::of_queue);
@@ -168,10 +172,9 @@ bool connection::on(channel& c, const method::queue_declare& m) {
     port_of(**queue).post(inspect_queue{self_, r.token});
     return true;
   }
-  if (is_reply_address(m.queue) && server_.replies.find(m.queue)) return answer_for_reply_address(c, m);
-  const bool server_named = m.queue.empty();
+  const bool server_named = name.empty();
   posthorn::declare_queue command;
-  command.name = server_named ? generated("amq.gen-") : clean(m.queue);
+  command.name = server_named ? generated("amq.gen-") : name;
   command.durable = m.durable;
   command.exclusive = m.exclusive;
   command.auto_delete = m.auto_delete;
@@ -275,11 +278,11 @@ bool connection::on(channel& c, const method::basic_consume& m) {
   const auto arguments = decode_table(m.arguments);
   if (!arguments) return refuse_connection(reply_code::syntax_error, arguments.error().text, about);
   const auto& port = port_of(**queue);
-  if (const auto wrong = check_consumer_arguments(*arguments, port.described)) {
-    return refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
-  }
   const auto* type = port.stream ? "stream" : port.is_quorum ? "quorum" : "classic";
   if (const auto wrong = check_consumer_of_type(*arguments, type, port.described)) {
+    return refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
+  }
+  if (const auto wrong = check_consumer_arguments(*arguments, port.described)) {
     return refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
   }
   if (port.stream) {
@@ -507,9 +510,7 @@ bool connection::on(channel& c, const method::access_request&) {
 
 void connection::answer(const request& r, reply& message) {
   if (r.about == id_of<method::connection_close>) {
-    send(0, method::connection_close_ok{});
-    write_out();
-    end("the client closed it", true);
+    say_goodbye();  // the input stands at the close still: read again, it is answered
     return;
   }
   if (r.about == id_of<method::channel_close>) return send(r.channel, method::channel_close_ok{});

@@ -18,6 +18,11 @@ constexpr std::size_t in_flight_max = std::size_t{16} << 20;
 
 constexpr std::uint8_t persistent_mode = 2;
 
+// Beyond it, no setting helps: RabbitMQ does not read such a body at all.
+constexpr std::uint64_t body_size_most = std::uint64_t{512} << 20;
+
+constexpr std::size_t least_header = 12;
+
 }  // namespace
 
 bool connection::on_publish(channel& c, const method::basic_publish& m) {
@@ -54,8 +59,15 @@ bool connection::on_content_header(channel& c, bytes payload) {
                              "expected content body, got non content body frame instead", about);
   }
   content_header header;
-  if (!decode_content_header(payload, header)) {
-    return refuse_connection(reply_code::syntax_error, "a content header that cannot be decoded", about);
+  if (payload.size() < least_header) {
+    return refuse_connection(
+        reply_code::frame_error,
+        "a content header of " + std::to_string(payload.size()) + " octets; it has at least 12", {});
+  }
+  if (!decode_content_header(payload, header)) {  // its weight is not 0
+    return refuse_connection(reply_code::unexpected_frame,
+                             "expected content header for class 60, got non content header frame instead",
+                             about);
   }
   if (header.class_id != method::basic_publish::class_id) {
     return refuse_connection(reply_code::unexpected_frame,
@@ -66,28 +78,45 @@ bool connection::on_content_header(channel& c, bytes payload) {
   if (const auto valid = check_properties(header.properties); !valid) {
     return refuse_connection(reply_code::syntax_error, valid.error().text, about);
   }
-  if (header.body_size > server_.settings.message_size_max) {  // [30]
+  // Nobody who reads the message could go on behind a value of an unknown type [78].
+  if (has_headers(header.properties)) {
+    if (const auto valid = check_table(headers_of(header.properties)); !valid)
+      return refuse_connection(reply_code::syntax_error, valid.error().text, about);
+  }
+  if (header.body_size > body_size_most) [[unlikely]] {  // [30]
+    return refuse_connection(reply_code::frame_error,
+                             "content body size " + std::to_string(header.body_size) +
+                                 " exceeds maximum allowed size " + std::to_string(body_size_most),
+                             about);
+  }
+  if (header.body_size > server_.settings.message_size_max) {
     return refuse_channel(c.number, reply_code::precondition_failed,
                           "message size " + std::to_string(header.body_size) +
                               " is larger than configured max size " +
                               std::to_string(server_.settings.message_size_max),
                           about);
   }
+  std::optional<std::string> wrong;
+  if (const auto expiration = expiration_of(header.properties))
+    wrong = invalid_expiration(*expiration);  // [29]
   if (const auto user = user_id_of(header.properties);
-      user && *user != user_ && !(who_ && who_->may_impersonate())) {  // [28], an empty one, too
-    return refuse_channel(
-        c.number, reply_code::precondition_failed,
-        "user_id property set to '" + std::string{*user} + "' but authenticated user was '" + user_ + "'",
-        about);
-  }
-  if (const auto expiration = expiration_of(header.properties)) {  // [29]
-    if (const auto wrong = invalid_expiration(*expiration)) {
-      return refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
+      !wrong && user && *user != user_ && !(who_ && who_->may_impersonate())) {  // [28], an empty one, too
+    wrong = invalid_copies(header.properties);
+    if (!wrong) {
+      wrong =
+          "user_id property set to '" + std::string{*user} + "' but authenticated user was '" + user_ + "'";
     }
+  }
+  if (wrong) [[unlikely]] {
+    // Where it is published to, comes before what it says.
+    if (exchange_of_content(c) != nullptr)
+      refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
+    return phase_ == phase::running;
   }
   std::string rewritten;
   if (const auto reply_to = reply_to_of(header.properties); reply_to && *reply_to == reply_queue) {  // [35]
     if (!c.replies) {
+      if (exchange_of_content(c) == nullptr) return phase_ == phase::running;
       return refuse_channel(c.number, reply_code::precondition_failed, "fast reply consumer does not exist",
                             about);
     }
@@ -127,23 +156,8 @@ void connection::on_message(channel& c) {
   constexpr auto about = id_of<method::basic_publish>;
   const auto* queues = known_route(c, *message);
   if (queues == nullptr) {
-    if (const auto no = ask_to_publish(c, content.exchange)) {  // [71]
-      refuse(c, about, *no);
-      return;
-    }
-    const auto* exchange = snapshot_->find_exchange(content.exchange);
-    if (exchange == nullptr) {  // [21]
-      refuse_channel(c.number, reply_code::not_found,
-                     "no exchange '" + content.exchange + "' in vhost '" + vhost_->name() + "'", about);
-      return;
-    }
-    if (exchange->definition.internal) {  // [22]
-      refuse_channel(
-          c.number, reply_code::access_refused,
-          "cannot publish to internal exchange '" + content.exchange + "' in vhost '" + vhost_->name() + "'",
-          about);
-      return;
-    }
+    const auto* exchange = exchange_of_content(c);
+    if (exchange == nullptr) return;
     if (const auto wrong = invalid_copies(message->properties())) {  // [31]
       refuse_channel(c.number, reply_code::precondition_failed, *wrong, about);
       return;
@@ -157,6 +171,28 @@ void connection::on_message(channel& c) {
   if (c.tx != nullptr) [[unlikely]]
     return hold(c, message, *queues);
   forward(c, message, *queues, c.route.replies, content.mandatory);
+}
+
+const exchange_state* connection::exchange_of_content(channel& c) {
+  constexpr auto about = id_of<method::basic_publish>;
+  const auto& name = c.content.exchange;
+  if (const auto no = ask_to_publish(c, name)) {  // [71]
+    refuse(c, about, *no);
+    return nullptr;
+  }
+  const auto* exchange = snapshot_->find_exchange(name);
+  if (exchange == nullptr) {  // [21]
+    refuse_channel(c.number, reply_code::not_found,
+                   "no exchange '" + name + "' in vhost '" + vhost_->name() + "'", about);
+    return nullptr;
+  }
+  if (exchange->definition.internal) {  // [22]
+    refuse_channel(c.number, reply_code::access_refused,
+                   "cannot publish to internal exchange '" + name + "' in vhost '" + vhost_->name() + "'",
+                   about);
+    return nullptr;
+  }
+  return exchange;
 }
 
 // To its queues, and to those who wait for it as a reply.
@@ -267,7 +303,7 @@ void connection::confirm(channel& c) {
     if (number <= c.confirm_base) continue;
     const auto tag = number - c.confirm_base;
     confirm_up_to(tag - 1);
-    send(c.number, method::basic_nack{tag, false, false});
+    send(c.number, method::basic_nack{tag, false, true});  // the last bit says nothing here: as RabbitMQ
     c.confirmed = tag;
   }
   confirm_up_to(answered - c.confirm_base);

@@ -2,6 +2,7 @@
 #include "gateway/amqp091/connection.hpp"
 
 #include <utility>
+#include <vector>
 
 namespace posthorn::amqp091 {
 
@@ -86,6 +87,8 @@ void connection::go_on_with_commit() {
     if (auto next = tx.next_publish()) {
       transactions_size_ -= next->size();
       worker_.turn.spend(1);
+      // With the last of its queues, it has no way any more.
+      std::erase_if(next->queues, [](const queue_ptr& queue) { return port_of(*queue).is_closed(); });
       forward(c, next->message, next->queues, next->replies, next->mandatory);
     } else {
       tx.end_publishing(c.published.last());

@@ -88,8 +88,9 @@ std::string octets(std::size_t count) { return std::to_string(count) + (count ==
 
 template <class Method>
 protocol_result<any_method> decode_arguments(std::span<const std::byte> arguments) {
-  const auto malformed = [](std::string what, reply_code code = reply_code::frame_error) {
-    return protocol_error{code, id_of<Method>, std::string{Method::name} + ": " + std::move(what)};
+  const auto malformed = [](std::string what) {
+    return protocol_error{reply_code::frame_error, id_of<Method>,
+                          std::string{Method::name} + ": " + std::move(what)};
   };
   Method method;
   detail::argument_reader in{arguments};
@@ -99,7 +100,7 @@ protocol_result<any_method> decode_arguments(std::span<const std::byte> argument
   if constexpr (!Method::has_content) {
     text_check text;
     Method::each_field(method, text);
-    if (!text.sound) return malformed("a short string is not UTF-8", reply_code::syntax_error);
+    if (!text.sound) return protocol_error{reply_code::frame_error, {}, "Malformed UTF-8 in shortstr"};
   }
   return any_method{method};
 }

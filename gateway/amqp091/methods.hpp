@@ -1247,11 +1247,11 @@ template <class Method>
 // Any method. What is refused is what RabbitMQ refuses:
 //
 //   503 COMMAND_INVALID  an unknown class or method. RabbitMQ hangs up without a word.
-//   501 FRAME_ERROR      no method, arguments that are cut short, or octets left over behind them [32].
-//   502 SYNTAX_ERROR     a short string that is not UTF-8. The methods that carry content are not checked for
-//                        it: any octets may be a routing key.
+//   501 FRAME_ERROR      no method, arguments that are cut short, or octets left over behind them [32]; a short string
+//                        that is not UTF-8. The methods that carry content are not checked for that: any octets may be
+//                        a routing key.
 //
-// Tables are not looked into: decode_table refuses them when their turn comes, which is a 502 as well.
+// Tables are not looked into: decode_table refuses them when their turn comes, which is a 502.
 [[nodiscard]] protocol_result<any_method> decode_method(std::span<const std::byte> payload);
 
 [[nodiscard]] inline std::string_view method_name(const any_method& method) noexcept {

@@ -2,8 +2,8 @@
 //
 // What is still to be told is written, then the sending side is shut, so that the client learns that no more comes; what
 // it goes on to send is read and thrown away until it closes its side, too. Closed at once with input unread, the kernel
-// would send a reset, which overtakes what the client has not read: its last publishes would fail, and with them the
-// close-ok that it waits for.
+// would send a reset, which overtakes what the client has not read: its last publishes would fail, and it would not hear
+// why the node closes.
 //
 // Owns      the socket, and itself: the handlers that wait hold it, and nobody else.
 // Threads   its worker's.

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <utility>
 
 namespace posthorn::http {
@@ -190,22 +191,39 @@ private:
     if (!out) answer_(error_response(400, "the field '" + std::string{key} + "' is missing or no text"));
     return out;
   }
-  // A list of texts, or one text with commas.
-  [[nodiscard]] static std::optional<std::vector<std::string>> tags_in(const json::object& from) {
-    const auto* value = from.if_contains("tags");
-    if (value == nullptr) return std::nullopt;
-    if (value->is_string()) {
-      auto out = user_tags_of(std::string_view{value->get_string()});
-      if (out) return *out;
-      return std::nullopt;
+  // Whether each of these fields is a text, null, or not there. Answered, if one is something else: who sends it means
+  // something by it, and must not take it for done.
+  [[nodiscard]] bool are_texts(const json::object& from, std::initializer_list<std::string_view> keys) {
+    for (const auto key : keys) {
+      const auto* value = from.if_contains(key);
+      if (value == nullptr || value->is_string() || value->is_null()) continue;
+      answer_(error_response(400, "the field '" + std::string{key} + "' is no text"));
+      return false;
     }
-    std::vector<std::string> out;
-    if (const auto* list = value->if_array()) {
+    return true;
+  }
+  // A list of texts, or one text with commas. False, and answered, if they are none.
+  [[nodiscard]] bool read_tags(const json::object& from, std::optional<std::vector<std::string>>& out) {
+    const auto* value = from.if_contains("tags");
+    if (value == nullptr || value->is_null()) return true;
+    std::vector<std::string> texts;
+    const auto* list = value->if_array();
+    if (list != nullptr) {
       for (const auto& each : *list) {
-        if (each.is_string()) out.emplace_back(std::string_view{each.get_string()});
+        if (each.is_string()) texts.emplace_back(std::string_view{each.get_string()});
       }
     }
-    return out;
+    if (!value->is_string() && (list == nullptr || texts.size() != list->size())) {
+      answer_(error_response(400, "the field 'tags' is neither a text nor a list of texts"));
+      return false;
+    }
+    auto tags = list != nullptr ? user_tags_of(texts) : user_tags_of(std::string_view{value->get_string()});
+    if (!tags) {
+      answer_(error_response(tags.error()));
+      return false;
+    }
+    out = std::move(*tags);
+    return true;
   }
   [[nodiscard]] bool only_if_new() const { return asked_.query == "if-new"; }
 
@@ -243,12 +261,14 @@ private:
   void put_user_with(const std::string& name, const json::object& fields) {
     put_user command;
     command.name = name;
-    command.tags = tags_in(fields);
+    if (!are_texts(fields, {"password", "password_hash", "hashing_algorithm"})) return;
+    if (!read_tags(fields, command.tags)) return;
     const bool is_known = now_->users().find(name) != nullptr;
     if (only_if_new()) {
       command.condition = put_user::when::if_new;
       if (is_known) return answer_(error_response(400, "there is a user '" + name + "' already"));
     }
+    if (asked_.query == "if-present") command.condition = put_user::when::if_present;
     const auto password = text_in(fields, "password"), hash = text_in(fields, "password_hash");
     if (password && hash) {
       return answer_(error_response(400, "give either a password or a password_hash, not both"));
@@ -375,8 +395,9 @@ private:
     put_vhost command;
     command.name = name;
     command.if_new = only_if_new();
+    if (!are_texts(*fields, {"description", "default_queue_type"})) return;
+    if (!read_tags(*fields, command.tags)) return;
     command.description = text_in(*fields, "description");
-    command.tags = tags_in(*fields);
     command.default_queue_type = text_in(*fields, "default_queue_type");
     // Whoever makes a virtual host may use it, as in RabbitMQ.
     const bool is_new = now_->find_vhost(name) == nullptr;

@@ -156,7 +156,7 @@ exit_code put_user(const command_context& c, const access_options& o, bool is_ne
     for (const auto& tag : o.tags) tags.push_back(text_of(tag));
     body["tags"] = std::move(tags);
   }
-  return order(c, "PUT", "/api/users/" + percent_encoded(o.name) + (is_new ? "?if-new" : ""), body,
+  return order(c, "PUT", "/api/users/" + percent_encoded(o.name) + (is_new ? "?if-new" : "?if-present"), body,
                is_new ? "added user " + o.name + ": give it permissions with `posthorn permissions set`"
                       : "user " + o.name + " has another password");
 }
@@ -164,8 +164,8 @@ exit_code put_user(const command_context& c, const access_options& o, bool is_ne
 exit_code set_tags(const command_context& c, const access_options& o) {
   json::array tags;
   for (const auto& tag : o.tags) tags.push_back(text_of(tag));
-  return order(c, "PUT", "/api/users/" + percent_encoded(o.name), json::object{{"tags", std::move(tags)}},
-               "user " + o.name + " has other tags");
+  return order(c, "PUT", "/api/users/" + percent_encoded(o.name) + "?if-present",
+               json::object{{"tags", std::move(tags)}}, "user " + o.name + " has other tags");
 }
 
 void add_users(CLI::App& app, command_context& context) {

@@ -129,6 +129,10 @@ def test_only_administrators_administrate(t):
     require("wrong user or password" in said, said)
     order(t, node, "users", "add", "bob", "again", code=1)
     order(t, node, "users", "delete", "nobody", code=1)
+    for words in (("tags", "nobody", "management"), ("password", "nobody", "secret")):
+        said = order(t, node, "users", *words, code=1)
+        require("there is no user 'nobody'" in said, said)
+    require("nobody" not in order(t, node, "users", "list"), "a user that is not there is not made")
     order(t, node, "permissions", "set", "bob", "(", ".*", ".*", code=1)
     order(t, node, "vhosts", "delete", "/", code=1)
 
@@ -184,6 +188,17 @@ def test_the_management_api_is_that_of_rabbitmq(t):
     equal(ask("GET", "/api/vhosts/team")[1]["description"], "ours")
     equal(ask("PUT", "/api/users/bob", {"password": "builder", "tags": "monitoring,management"})[0], 201)
     equal(ask("GET", "/api/users/bob")[1]["tags"], ["monitoring", "management"])
+    # What a field means that holds something else, nobody knows: nothing is done, and nothing taken for not given.
+    for path, fields in (("/api/users/bob", {"password": 5}), ("/api/users/bob", {"password": "other", "tags": 5}),
+                         ("/api/users/bob", {"password": "other", "tags": ["monitoring", 5]}),
+                         ("/api/users/eve", {"password": {"a": 1}, "tags": ""}),
+                         ("/api/users/eve", {"password_hash": 5, "tags": ""}), ("/api/vhosts/team", {"description": 5}),
+                         ("/api/vhosts/team", {"default_queue_type": 5}), ("/api/vhosts/team", {"tags": {"a": 1}})):
+        status, answer = ask("PUT", path, fields)
+        equal(status, 400, f"{path} {fields}: {answer}")
+    equal(ask("GET", "/api/users/bob")[1]["tags"], ["monitoring", "management"])
+    equal(ask("GET", "/api/whoami", user="bob:builder")[0], 200)
+    equal(ask("GET", "/api/users/eve")[0], 404)
     equal(ask("PUT", "/api/permissions/team/bob", {"configure": "", "write": ".*", "read": ".*"})[0], 201)
     equal(ask("GET", "/api/permissions/team/bob")[1],
           {"user": "bob", "vhost": "team", "configure": "", "write": ".*", "read": ".*"})

@@ -439,6 +439,20 @@ def test_consumer_priority_of_a_wrong_type_53(t):
                    CONSUME))])
 
 
+def test_consumer_timeout_of_other_queues_54(t):
+    ask = asker(t)
+    ask("basic.qos", prefetch_count=5)
+    pairs = []
+    for kind in ("classic", "stream"):
+        queue = kept_queue(t, ask.channel, **{"x-queue-type": kind})
+        for value in (1000, -1, "x"):
+            ask("basic.qos", prefetch_count=5)
+            pairs.append((f"{kind}, {value}", ask("basic.consume", queue=queue, arguments={"x-consumer-timeout": value}), refusal(
+                406, f"invalid arg 'x-consumer-timeout' for queue '{queue}' in vhost '/' of queue type rabbit_{kind}_queue",
+                CONSUME)))
+    same(pairs)
+
+
 def test_consumer_timeout_54(t):
     told, watcher = open_channel(t), open_channel(t)
     queue = quorum_queue(t, watcher, **{"x-consumer-timeout": 1000})
@@ -515,6 +529,9 @@ def test_streams_55(t):
 def test_direct_reply_to_consume_56(t):
     ask = asker(t)
     pseudo = "amq.rabbitmq.reply-to"
+    for passive in (True, False):
+        answer = ask.channel.queue(pseudo, passive=passive)
+        equal((answer.queue, answer.message_count, answer.consumer_count), (pseudo, 0, 1), "it is always there")
     same([("with acknowledgements", ask("basic.consume", queue=pseudo),
            refusal(406, "reply consumer cannot acknowledge", CONSUME))])
     ask.channel.consume(pseudo, "r", no_ack=True)

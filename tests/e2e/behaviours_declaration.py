@@ -78,10 +78,53 @@ def test_arguments_that_are_equal_2(t):
          refusal(406, f"inequivalent arg 'x-queue-type' for queue '{queue}' in vhost '/': received 'quorum' but current is "
                  "'classic'", DECLARE)),
     ])
+    same([
+        ("a timestamp of the same number", declare(**{"x-max-length": typed("T", 100)}), "ok"),
+        ("nothing as a value", declare(**{"x-max-length": None}),
+         refusal(406, f"inequivalent arg 'x-max-length' for queue '{queue}' in vhost '/': received none but current is '100'",
+                 DECLARE)),
+        ("an array", declare(**{"x-max-length": ["a"]}),
+         refusal(406, f"inequivalent arg 'x-max-length' for queue '{queue}' in vhost '/': received "
+                 "'[{longstr,<<\"a\">>}]' but current is '100'", DECLARE)),
+        ("what only a stream knows", declare(**{"x-max-length": 100, "x-max-age": "1h"}), "ok"),
+    ])
     quorum = quorum_queue(t, ask.channel)
     same([("quorum declared without a type", ask("queue.declare", queue=quorum, durable=True),
            refusal(406, f"inequivalent arg 'x-queue-type' for queue '{quorum}' in vhost '/': received 'classic' but current "
                    "is 'quorum'", DECLARE))])
+
+
+def test_all_arguments_of_a_type_are_compared_2(t):
+    """One after the other is given, in RabbitMQ's order; the first that is not, is told."""
+    ask = asker(t)
+    pairs = []
+    for kind, arguments in (
+            ("classic", {"x-expires": 60000, "x-message-ttl": 1000, "x-dead-letter-exchange": "d",
+                         "x-dead-letter-routing-key": "k", "x-max-length": 5, "x-max-length-bytes": 5, "x-max-priority": 5,
+                         "x-overflow": "drop-head", "x-queue-mode": "lazy", "x-queue-version": 2,
+                         "x-single-active-consumer": True, "x-queue-leader-locator": "balanced"}),
+            ("quorum", {"x-dead-letter-exchange": "d", "x-dead-letter-routing-key": "k",
+                        "x-dead-letter-strategy": "at-most-once", "x-expires": 60000, "x-max-length": 5,
+                        "x-max-length-bytes": 5, "x-max-in-memory-length": 5, "x-max-in-memory-bytes": 5,
+                        "x-overflow": "drop-head", "x-single-active-consumer": True, "x-quorum-initial-group-size": 1,
+                        "x-delivery-limit": 5, "x-message-ttl": 1000, "x-queue-leader-locator": "balanced",
+                        "x-consumer-disconnected-timeout": 60000, "x-consumer-timeout": 60000, "x-delayed-retry-type": "all",
+                        "x-delayed-retry-min": 5, "x-delayed-retry-max": 6}),
+            ("stream", {"x-max-length-bytes": 5, "x-max-age": "1h", "x-stream-max-segment-size-bytes": 1000000,
+                        "x-stream-filter-size-bytes": 16, "x-initial-cluster-size": 1,
+                        "x-queue-leader-locator": "balanced"})):
+        queue = kept_queue(t, ask.channel, **{"x-queue-type": kind}, **arguments)
+        received = {"x-queue-type": kind}
+        for name, value in arguments.items():
+            answer = ask("queue.declare", queue=queue, durable=True, arguments=received)
+            shown = 3600000 if name == "x-max-age" else str(value).lower() if value is True else value
+            kept = {bool: "bool", str: "longstr", int: "signedint"}[type(value)]
+            pairs.append((f"{kind}: {name}", answer, refusal(
+                406, f"inequivalent arg '{name}' for queue '{queue}' in vhost '/': received none but current is the value "
+                f"'{shown}' of type '{kept}'", DECLARE)))
+            received[name] = value
+        pairs.append((f"{kind}: all", ask("queue.declare", queue=queue, durable=True, arguments=received), "ok"))
+    same(pairs)
 
 
 def test_invalid_arguments_3(t):
@@ -107,6 +150,8 @@ def test_invalid_arguments_3(t):
         ("x-single-active-consumer", {"x-single-active-consumer": "yes"}, "{unacceptable_type,longstr}"),
         ("x-max-priority", {"x-max-priority": "x"}, '"expected integer, got longstr"'),
         ("x-queue-version", {"x-queue-version": 1}, "\"unsupported queue version '1'\""),
+        ("x-queue-version", {"x-queue-version": -1}, "{value_negative,-1}"),
+        ("x-message-ttl", {"x-queue-master-locator": "a", "x-message-ttl": -1}, "{value_negative,-1}"),
         ("x-queue-type", {"x-queue-type": "other"}, "\"unsupported queue type 'other'\""),
     ]
     pairs = []
@@ -145,7 +190,11 @@ def test_invalid_arguments_of_quorum_queues_and_streams_3(t):
             ("quorum", "x-queue-leader-locator", "other", "invalid_queue_locator_arg"),
             ("quorum", "x-consumer-timeout", -1, "{value_negative,-1}"),
             ("quorum", "x-consumer-timeout", "x", '"expected integer, got longstr"'),
+            ("quorum", "x-consumer-disconnected-timeout", -1, "{value_negative,-1}"),
+            ("quorum", "x-max-in-memory-length", "x", '"expected integer, got longstr"'),
+            ("quorum", "x-max-in-memory-bytes", -1, "{value_negative,-1}"),
             ("quorum", "x-quorum-initial-group-size", 0, "{value_zero,0}"),
+            ("stream", "x-initial-cluster-size", 0, "{value_zero,0}"),
             ("stream", "x-max-age", "5", "invalid_max_age"), ("stream", "x-max-age", 5, "{unacceptable_type,signedint}"),
             ("stream", "x-max-length-bytes", -1, "{value_negative,-1}"),
             ("stream", "x-stream-max-segment-size-bytes", -1, "{value_negative,-1}")):
@@ -162,6 +211,7 @@ def test_invalid_arguments_of_quorum_queues_and_streams_3(t):
     for kind, argument, value in (
             ("quorum", "x-delivery-limit", -2), ("quorum", "x-overflow", "reject-publish-dlx"),
             ("quorum", "x-consumer-timeout", 0), ("quorum", "x-delayed-retry-type", "other"),
+            ("quorum", "x-consumer-timeout", typed("l", 2**62)),
             ("classic", "x-queue-mode", "other"), ("classic", "x-max-priority", 0), ("classic", "x-max-length", 0),
             ("classic", "x-expires", 315360000000), ("stream", "x-max-length-bytes", 0)):
         pairs.append((f"{kind}: {argument} = {value!r}", answer(kind, argument, value)[1], "ok"))
@@ -173,7 +223,11 @@ def test_arguments_of_another_queue_type_4(t):
     cases = [("quorum", "x-max-priority", 5), ("quorum", "x-queue-mode", "lazy"), ("quorum", "x-queue-version", 2),
              ("quorum", "x-max-age", "1h"), ("classic", "x-quorum-initial-group-size", 1), ("classic", "x-max-age", "1h"),
              ("classic", "x-dead-letter-strategy", "at-least-once"), ("classic", "x-consumer-timeout", 5),
-             ("classic", "x-delayed-retry-type", "all"), ("stream", "x-message-ttl", 5),
+             ("quorum", "x-queue-master-locator", "min-masters"), ("stream", "x-queue-master-locator", "min-masters"),
+             ("classic", "x-delayed-retry-type", "all"), ("classic", "x-consumer-disconnected-timeout", 5),
+             ("classic", "x-max-in-memory-length", 5), ("stream", "x-max-in-memory-bytes", 5),
+             ("stream", "x-consumer-disconnected-timeout", 5), ("stream", "x-max-length", -5), ("quorum", "x-max-priority", "x"),
+             ("stream", "x-message-ttl", 5),
              ("stream", "x-dead-letter-exchange", "d"), ("stream", "x-expires", 500), ("stream", "x-overflow", "drop-head"),
              ("stream", "x-max-length", 5), ("stream", "x-max-priority", 5), ("stream", "x-delivery-limit", 5),
              ("stream", "x-single-active-consumer", True), ("stream", "x-consumer-timeout", 5)]
@@ -290,6 +344,9 @@ def test_empty_queue_names_8(t):
     equal(channel.get("").body, b"in the first", "a passive declare counts as declared")
     equal(channel.call("queue.delete", queue="").message_count, 0)
     require(is_gone(channel, first), "the last declared was deleted")
+    ask.channel.queue(exclusive=True)
+    same([("a passive declare asks for a name, and not for the last one", ask("queue.declare", queue="", passive=True),
+           refusal(404, "no queue '' in vhost '/'", DECLARE))])
 
 
 def test_reserved_and_odd_names_9(t):
@@ -314,6 +371,11 @@ def test_reserved_and_odd_names_9(t):
     ])
     name = t.unique("q")
     equal(ask.channel.queue(f"\r{name[:3]}\r\n{name[3:]}\n", exclusive=True).queue, name, "CR and LF are stripped")
+    nameless = ask.channel.queue("\r\n", exclusive=True).queue
+    require(nameless.startswith("amq.gen-"), f"nothing is left of the name, so it is generated: {nameless!r}")
+    text = "Malformed UTF-8 in shortstr"
+    same([("a name that is not UTF-8", ask("queue.declare", queue=b"\xc3\x28"), refusal(501, text, (0, 0))),
+          ("an exchange's", ask("exchange.declare", exchange=b"\xff", type="direct"), refusal(501, text, (0, 0)))])
     exchange = t.unique("x")
     later(t, "exchange.delete", exchange=exchange)
     ask.channel.exchange(f"{exchange[:2]}\n{exchange[2:]}", "direct")
@@ -537,7 +599,7 @@ def test_expires_17(t):
     while elapsed(since) < 0.7:  # longer than twice the limit
         channel.get(asked)
         channel.queue(again, durable=True, arguments={"x-expires": 300})
-        time.sleep(0.05)
+        time.sleep(0.05)  # the pace at which they are used
     require(is_gone(watcher, idle), "it went, a passive declare or a publish does not keep it")
     for name in (consumed, asked, again):
         require(not is_gone(watcher, name), f"{name} was in use")

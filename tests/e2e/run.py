@@ -18,9 +18,10 @@ sys.dont_write_bytecode = True  # an installed tree stays as it was
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness  # noqa: E402
 
-TOPICS = ["settings", "clients", "protocol", "transport", "closes", "parting", "behaviours_declaration", "behaviours_publishing",
-          "behaviours_consuming", "behaviours_expiry_and_limits", "behaviours_lifecycle", "access", "policies", "lifecycle", "badinput", "transactions",
-          "streams", "delayed", "patience", "crash", "fire", "bank", "examples", "powercut", "faults", "backup", "memory", "differential"]
+TOPICS = ["settings", "clients", "protocol", "transport", "closes", "parting", "exchange_types", "behaviours_declaration",
+          "behaviours_publishing", "behaviours_consuming", "behaviours_expiry_and_limits", "behaviours_lifecycle", "access",
+          "policies", "lifecycle", "badinput", "transactions", "streams", "delayed", "patience", "crash", "fire", "bank",
+          "examples", "powercut", "faults", "backup", "memory", "differential"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 

@@ -411,19 +411,17 @@ TEST_CASE("returns come with the commit, and not with a rollback", "[connection]
 TEST_CASE("what the transactions of a connection hold together has a limit", "[connection][transaction]") {
   const door d;
   client c{d};
-  c.open(2);
   c.declare("q").say(method::tx_select{});
   REQUIRE(c.next(2) == answers{"queue.declare-ok 0", "tx.select-ok"});
   const std::string body(std::size_t{8} << 20, 'x');
   int held = 0;
   for (; held < 20; ++held) {
-    c.publish("", "q", body).say(method::basic_qos{}, 2);
+    c.publish("", "q", body).say(method::basic_qos{});
     const auto answer = c.next();
     if (answer == "channel.close 406") break;
     REQUIRE(answer == "basic.qos-ok");
   }
   CHECK(held == 7);  // 8 MiB and a little, seven times, are below 64 MiB
-  CHECK(c.next() == "basic.qos-ok");
   // All that was held is free again.
   c.say(method::channel_close_ok{}).open(1);
   c.say(method::tx_select{});
@@ -449,10 +447,8 @@ TEST_CASE("a channel that is closed in the midst of a commit leaves nothing that
   CHECK(c.next(3) == answers{"tx.select-ok", "tx.commit-ok", "queue.purge-ok 4000"});
 }
 
-TEST_CASE("replies find the channel that asked, from any connection, and nobody once it is gone",
-          "[connection][reply_to]") {
-  const door d;
-  client asks{d}, answers_it{d};
+// One waits for replies, and the other has its question.
+void ask_for_replies(client& asks, client& answers_it) {
   method::basic_consume wait;
   wait.queue = "amq.rabbitmq.reply-to";
   wait.no_ack = true;
@@ -465,6 +461,13 @@ TEST_CASE("replies find the channel that asked, from any connection, and nobody 
   serve.queue = "requests";
   answers_it.say(serve);
   REQUIRE(answers_it.next(3) == answers{"basic.consume-ok", "basic.deliver", "ask"});
+}
+
+TEST_CASE("replies find the channel that asked, from any connection, and nobody once it is gone",
+          "[connection][reply_to]") {
+  const door d;
+  client asks{d}, answers_it{d};
+  ask_for_replies(asks, answers_it);
   const auto address = answers_it.reply_to();
   CHECK(address.size() == 65);
   answers_it.publish("", address, "42").flush();
@@ -484,21 +487,29 @@ TEST_CASE("replies find the channel that asked, from any connection, and nobody 
   CHECK(answers_it.next(3) == answers{"basic.return", "back", "channel.close 404"});
 }
 
+TEST_CASE("who publishes hears of a refusal a moment later, and before the end of the channel",
+          "[connection]") {
+  const door d;
+  client c{d};
+  const auto before = std::chrono::steady_clock::now();
+  c.publish("nowhere", "k", "m").flush();
+  CHECK(c.next() == "channel.close 404");
+  CHECK(std::chrono::steady_clock::now() - before >= 2ms);
+  c.say(method::channel_close_ok{}).open(1);
+  c.publish("nowhere", "k", "m").say(method::channel_close{});
+  CHECK(c.next(2) == answers{"channel.close 404", "channel.close-ok"});
+  c.say(method::channel_close_ok{}).open(1);
+  // Who says that he has heard of it before it was said opens another channel behind it.
+  c.publish("nowhere", "k", "m").say(method::channel_close_ok{}).say(method::channel_open{});
+  CHECK(c.next(2) == answers{"channel.close 404", "channel.open-ok"});
+  c.publish("nowhere", "k", "m").say(method::connection_close{}, 0);
+  CHECK(c.next(2) == answers{"channel.close 404", "connection.close-ok"});
+}
+
 TEST_CASE("replies to somebody who does not read are given up beyond a limit", "[connection][reply_to]") {
   const door d;
   client asks{d}, answers_it{d};
-  method::basic_consume wait;
-  wait.queue = "amq.rabbitmq.reply-to";
-  wait.no_ack = true;
-  asks.declare("requests").say(wait);
-  REQUIRE(asks.next(2) == answers{"queue.declare-ok 0", "basic.consume-ok"});
-  asks.publish("", "requests", "ask", std::string{"\x02\x00\x15", 3} + "amq.rabbitmq.reply-to");
-  asks.say(method::basic_qos{});
-  REQUIRE(asks.next() == "basic.qos-ok");
-  method::basic_consume serve;
-  serve.queue = "requests";
-  answers_it.say(serve);
-  REQUIRE(answers_it.next(3) == answers{"basic.consume-ok", "basic.deliver", "ask"});
+  ask_for_replies(asks, answers_it);
   const std::string body(1 << 20, 'x');
   const auto before = d.running->context().counters.unroutable->value();
   for (int i = 0; i < 64; ++i) answers_it.publish("", answers_it.reply_to(), body);

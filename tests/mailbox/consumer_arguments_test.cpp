@@ -37,6 +37,11 @@ TEST_CASE("an argument that is for consumers of another type of queue is refused
     CHECK(checked("x-priority", type) == "accepted");
     CHECK(checked("x-weight", type) == "accepted");
   }
+  for (const auto* type : {"classic", "stream"}) {
+    CHECK(checked("x-consumer-timeout", type) ==
+          "invalid arg 'x-consumer-timeout' for " + described + " of queue type rabbit_" + type + "_queue");
+  }
+  CHECK(checked("x-consumer-timeout", "quorum") == "accepted");
   CHECK(checked("x-stream-offset", "stream") == "accepted");
   CHECK(checked("x-other", "stream") == "accepted");
   CHECK(checked("x-priority", "stream") ==
@@ -49,6 +54,9 @@ TEST_CASE("what a consumer wishes is read from its arguments", "[mailbox]") {
         consumer_wishes{-7, 3});
   CHECK(wishes_of({{"x-consumer-timeout", field_value::of_int(500)}}).timeout ==
         std::chrono::milliseconds{500});
+  const field_table forever{{"x-consumer-timeout", field_value::of_long(std::int64_t{1} << 62)}};
+  CHECK_FALSE(check_consumer_arguments(forever, "queue 'q' in vhost '/'"));
+  CHECK(wishes_of(forever).timeout == std::chrono::milliseconds{315'360'000'000});
   CHECK(check_consumer_arguments({{"x-consumer-timeout", field_value::of_string("soon")}},
                                  "queue 'q' in vhost '/'") ==
         "invalid arg 'x-consumer-timeout' for queue 'q' in vhost '/': \"expected integer, got longstr\"");

@@ -109,6 +109,22 @@ TEST_CASE("what only a quorum queue knows of time [54] [67]", "[topology]") {
         "invalid arg 'x-delayed-retry-min' for " + described + ": {value_negative,-1}");
   arguments.set("x-queue-type", text("classic"));
   CHECK(rules_of(arguments) == mailbox_rules{});
+  // No time is too long for a consumer, and those of RabbitMQ that mean nothing here are looked at all the same.
+  const auto answer = [&](const char* name, field_value value) {
+    return checked(a_command(), {{"x-queue-type", text("quorum")}, {name, std::move(value)}});
+  };
+  CHECK(answer("x-consumer-timeout", field_value::of_long(std::int64_t{1} << 62)) == "accepted");
+  CHECK(answer("x-dead-letter-strategy", text("other")) ==
+        "invalid arg 'x-dead-letter-strategy' for " + described + ": invalid_dlx_strategy");
+  CHECK(answer("x-quorum-initial-group-size", field_value::of_int(0)) ==
+        "invalid arg 'x-quorum-initial-group-size' for " + described + ": {value_zero,0}");
+  for (const auto* name :
+       {"x-consumer-disconnected-timeout", "x-max-in-memory-length", "x-max-in-memory-bytes"}) {
+    const auto start = "invalid arg '" + std::string{name} + "' for " + described + ": ";
+    CHECK(answer(name, field_value::of_int(0)) == "accepted");
+    CHECK(answer(name, field_value::of_int(-1)) == start + "{value_negative,-1}");
+    CHECK(answer(name, text("1")) == start + "\"expected integer, got longstr\"");
+  }
 }
 
 TEST_CASE("an argument that only another type of queue knows is refused [4]", "[topology]") {
@@ -136,9 +152,20 @@ TEST_CASE("an argument that only another type of queue knows is refused [4]", "[
   }
   CHECK(answer("stream", "x-max-age", text("5")) ==
         "invalid arg 'x-max-age' for " + described + ": invalid_max_age");
-  for (const auto* name : {"x-quorum-initial-group-size", "x-consumer-timeout"}) {
-    CHECK(answer("classic", name, field_value::of_int(1)) == refused(name, "classic"));
+  for (const auto* name :
+       {"x-quorum-initial-group-size", "x-consumer-timeout", "x-consumer-disconnected-timeout",
+        "x-max-in-memory-length", "x-max-in-memory-bytes"}) {
+    for (const auto* type : {"classic", "stream"}) {
+      CHECK(answer(type, name, field_value::of_int(1)) == refused(name, type));
+      CHECK(answer(type, name, text("no number")) == refused(name, type));  // before what it says is read
+    }
   }
+  CHECK(checked(a_command(), {{"x-max-age", text("1h")}, {"x-consumer-timeout", field_value::of_int(5)}}) ==
+        refused("x-consumer-timeout", "classic"));  // the first by name
+  auto transient = a_command();
+  transient.durable = false;
+  CHECK(checked(transient, {{"x-queue-type", text("quorum")}, {"x-max-age", text("1h")}}) ==
+        refused("x-max-age", "quorum"));
   CHECK(answer("classic", "x-dead-letter-strategy", text("at-least-once")) ==
         refused("x-dead-letter-strategy", "classic"));
   CHECK(answer("classic", "x-delayed-retry-type", text("all")) == refused("x-delayed-retry-type", "classic"));
@@ -188,12 +215,11 @@ TEST_CASE("an argument with a value that it cannot have is refused, in RabbitMQ'
   CHECK(answer("x-single-active-consumer", text("yes")) == "{unacceptable_type,longstr}");
   CHECK(answer("x-queue-version", number(2)) == "accepted");
   CHECK(answer("x-queue-version", number(3)) == "\"unsupported queue version '3'\"");
+  CHECK(answer("x-queue-version", number(-1)) == "{value_negative,-1}");
   CHECK(answer("x-queue-version", text("2")) == "\"expected integer, got longstr\"");
   CHECK(answer("x-queue-mode", text("other")) == "accepted");
   CHECK(answer("x-queue-leader-locator", text("balanced")) == "accepted");
   CHECK(answer("x-queue-leader-locator", text("other")) == "invalid_queue_locator_arg");
-  CHECK(answer("x-dead-letter-strategy", text("other")) == "invalid_dlx_strategy");
-  CHECK(answer("x-quorum-initial-group-size", number(0)) == "{value_zero,0}");
   for (const auto* how : {"round-robin", "random", "weighted", "least-response-time", "hash"}) {
     CHECK(answer("x-dispatch", text(how)) == "accepted");
   }
@@ -245,6 +271,9 @@ TEST_CASE("the rules of a mailbox are read from the queue's arguments", "[topolo
   CHECK(rules_of({{"x-overflow", field_value::of_string("reject-publish")}}).on_overflow ==
         overflow::reject_publish);
   CHECK(rules_of({{"x-overflow", field_value::of_string("drop-head")}}) == mailbox_rules{});
+  CHECK(rules_of({{"x-overflow", field_value::of_string("reject-publish-dlx")},
+                  {"x-queue-type", field_value::of_string("quorum")}})
+            .on_overflow == overflow::drop_head);
 }
 
 TEST_CASE("who gets a message, and in which order, is read from the queue's arguments, and written back",
@@ -316,13 +345,76 @@ TEST_CASE("two declarations mean the same when the arguments that count are equa
         type + "'classic' but current is 'quorum'");
   CHECK(compared({{"x-mine", narrow}}, {}) == "the same");
   // How long an age is counts, and not how it is written; what it is compared as, RabbitMQ tells.
-  const field_table hour{{"x-max-age", field_value::of_string("1h")}};
-  CHECK(compared(hour, {{"x-max-age", field_value::of_string("60m")}}) == "the same");
-  CHECK(compared(hour, {{"x-max-age", field_value::of_string("2h")}}) ==
-        "inequivalent arg 'x-max-age' for " + described + ": received '7200000' but current is '3600000'");
-  CHECK(compared(hour, {}) != "the same");
-  CHECK(compared({}, {{"x-stream-max-segment-size-bytes", narrow}}) ==
+  const std::pair<std::string, field_value> stream{"x-queue-type", field_value::of_string("stream")};
+  const field_table hour{stream, {"x-max-age", field_value::of_string("1h")}};
+  CHECK(compared(hour, {stream, {"x-max-age", field_value::of_string("60m")}}) == "the same");
+  const std::string age = "inequivalent arg 'x-max-age' for " + described + ": received ";
+  CHECK(compared(hour, {stream, {"x-max-age", field_value::of_string("2h")}}) ==
+        age + "'7200000' but current is '3600000'");
+  CHECK(compared(hour, {stream}) == age + "none but current is the value '3600000' of type 'longstr'");
+  CHECK(compared({stream}, {stream, {"x-stream-max-segment-size-bytes", narrow}}) ==
         "inequivalent arg 'x-stream-max-segment-size-bytes' for " + described +
             ": received the value '1000' of type 'signedint' but current is none");
   CHECK(compared({{"x-delivery-limit", narrow}}, {}) != "the same");
+  // Equal is what has the same value, whatever its type; what is nothing, is none.
+  CHECK(compared({{"x-max-length", narrow}}, {{"x-max-length", field_value::of_timestamp(1000)}}) ==
+        "the same");
+  CHECK(compared({{"x-max-length", narrow}}, {{"x-max-length", field_value::nothing()}}) ==
+        start + "none but current is '1000'");
+  CHECK(compared({{"x-max-length", narrow}},
+                 {{"x-max-length", {'A', field_array{field_value::of_string("a")}}}}) ==
+        start + "'[{longstr,<<\"a\">>}]' but current is '1000'");
+}
+
+TEST_CASE(
+    "what a type of queue does not know, is not compared; all that it knows is, in RabbitMQ's order [2]",
+    "[topology]") {
+  const auto named = [](const field_table& current, const field_table& received) -> std::string {
+    const auto refused = inequivalent_queue_arguments(current, received, described);
+    if (!refused) return "none";
+    const auto begin = refused->text.find('\'') + 1;
+    return refused->text.substr(begin, refused->text.find('\'', begin) - begin);
+  };
+  const auto of_type = [](const char* type) {
+    return field_table{{"x-queue-type", field_value::of_string(type)}};
+  };
+  const auto order = [&](const char* type, std::initializer_list<const char*> names) {
+    auto all = of_type(type);
+    for (const auto* name : names) all.set(name, field_value::of_int(1));
+    auto received = of_type(type);
+    for (const auto* name : names) {
+      CAPTURE(name);
+      CHECK(named(all, received) == name);
+      received.set(name, field_value::of_int(1));
+    }
+    CHECK(named(all, received) == "none");
+  };
+  order("classic", {"x-expires", "x-message-ttl", "x-dead-letter-exchange", "x-dead-letter-routing-key",
+                    "x-max-length", "x-max-length-bytes", "x-max-priority", "x-overflow", "x-queue-mode",
+                    "x-queue-version", "x-single-active-consumer", "x-queue-leader-locator",
+                    "x-delivery-limit", "x-dispatch", "x-hash-header"});
+  order("quorum", {"x-dead-letter-exchange",
+                   "x-dead-letter-routing-key",
+                   "x-dead-letter-strategy",
+                   "x-expires",
+                   "x-max-length",
+                   "x-max-length-bytes",
+                   "x-max-in-memory-length",
+                   "x-max-in-memory-bytes",
+                   "x-overflow",
+                   "x-single-active-consumer",
+                   "x-quorum-initial-group-size",
+                   "x-delivery-limit",
+                   "x-message-ttl",
+                   "x-queue-leader-locator",
+                   "x-consumer-disconnected-timeout",
+                   "x-consumer-timeout",
+                   "x-delayed-retry-type",
+                   "x-delayed-retry-min",
+                   "x-delayed-retry-max",
+                   "x-dispatch",
+                   "x-hash-header"});
+  order("stream", {"x-max-length-bytes", "x-max-age", "x-stream-max-segment-size-bytes",
+                   "x-stream-filter-size-bytes", "x-initial-cluster-size", "x-queue-leader-locator"});
+  CHECK(named({}, {{"x-max-age", field_value::of_string("1h")}}) == "none");
 }

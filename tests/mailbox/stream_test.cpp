@@ -29,9 +29,12 @@ std::string told(const std::optional<refusal>& refused) {
   return code + refused->text;
 }
 
-std::string declared(const char* name, field_value value) {
-  return told(check_stream_arguments({{name, std::move(value)}}, described));
+std::string declared(const field_table& arguments) {
+  if (const auto refused = check_stream_argument_names(arguments, described)) return told(refused);
+  return told(check_stream_arguments(arguments, described));
 }
+
+std::string declared(const char* name, field_value value) { return declared({{name, std::move(value)}}); }
 
 field_value text(const char* t) { return field_value::of_string(t); }
 field_value number(std::int64_t n) { return field_value::of_long(n); }
@@ -137,13 +140,14 @@ TEST_CASE("a stream is declared with its own arguments, in RabbitMQ's words [3] 
   }
   CHECK(declared("x-stream-filter-size-bytes", text("a")) ==
         wrong("x-stream-filter-size-bytes", "\"expected integer, got longstr\""));
-  // Which of several mistakes is told: a value before what only others know, and that before what is too large.
-  CHECK(told(check_stream_arguments({{"x-message-ttl", number(5)}, {"x-max-age", text("5")}}, described)) ==
+  // Which of several mistakes is told: what only others know, then a value, then what is too large.
+  const auto unknown =
+      "406 invalid arg 'x-message-ttl' for " + std::string{described} + " of queue type rabbit_stream_queue";
+  CHECK(declared({{"x-message-ttl", number(5)}, {"x-max-age", text("5")}}) == unknown);
+  CHECK(declared({{"x-stream-max-segment-size-bytes", number(4'000'000'000)},
+                  {"x-message-ttl", number(5)}}) == unknown);
+  CHECK(declared({{"x-stream-max-segment-size-bytes", number(4'000'000'000)}, {"x-max-age", text("5")}}) ==
         wrong("x-max-age", "invalid_max_age"));
-  CHECK(told(check_stream_arguments(
-            {{"x-stream-max-segment-size-bytes", number(4'000'000'000)}, {"x-message-ttl", number(5)}},
-            described)) == "406 invalid arg 'x-message-ttl' for " + std::string{described} +
-                               " of queue type rabbit_stream_queue");
   CHECK(declared("x-mine", number(5)) == "accepted");
   const auto rules = stream_rules_of({{"x-max-age", text("2m")},
                                       {"x-max-length-bytes", number(1000)},
