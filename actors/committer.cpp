@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <thread>
 
 namespace posthorn {
 
@@ -296,6 +297,7 @@ private:
 
   result<void> write(std::span<const mailbox_write> writes,
                      std::span<const store::topology_write> topologies) {
+    if (node_.faults.slow_commits) std::this_thread::sleep_for(std::chrono::seconds{2});
     if (!node_.faults.split_turn) {
       return node_.journal.commit(writes, topologies, events_, parts_, access_records_);
     }

@@ -26,6 +26,7 @@ namespace posthorn {
 struct fault_plan {
   bool confirm_before_commit = false;
   bool skip_fsync = false;
+  bool slow_commits = false;  // two seconds pass before each
   bool split_turn = false;  // state and acknowledgement in one transaction, what was sent in the next
   std::string crash_at{};   // one of `fault_points`: the process ends there, when it comes there for the
   unsigned crash_on = 1;    // so-manieth time

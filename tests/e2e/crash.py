@@ -7,11 +7,11 @@ import threading
 import time
 
 import load
-from harness import poll, require
+from harness import equal, poll, require
 
 
-def one_round(t, node, book, number, consume=True, empty=None, at_confirm=None, **options):
-    """Load, kill, restart, check. Returns the seconds that the restart took."""
+def one_round(t, node, book, number, consume=True, empty=None, at_confirm=None, lasts=(0.1, 1.2), **options):
+    """Load, kill after a time within `lasts` (seconds) or at a confirm, restart, check. Returns the seconds that the restart took."""
     chance = random.Random(t.random.random())
     due = threading.Event()
     confirms, killed_at = 0, None
@@ -33,17 +33,14 @@ def one_round(t, node, book, number, consume=True, empty=None, at_confirm=None, 
     if at_confirm:
         due.wait(10)
     else:
-        due.wait(chance.uniform(0.1, 1.2))
+        due.wait(chance.uniform(*lasts))
     if killed_at is None:
         killed_at = time.monotonic()
     node.kill()
+    slowest_sync = probe.finish(killed_at)
     running.finish()
-    slowest_sync, since_commit = probe.finish(), load.last_commit(book, killed_at)
     took = node.start()
-    load.check_all(book, node, killed_at, running.order_seen(), chance.random() < 0.6 if empty is None else empty)
-    if book.problems:
-        book.problems.insert(0, f"(the last commit that a producer saw was {since_commit:.3f} s before the end; the disk took "
-                             f"up to {slowest_sync:.3f} s to sync 4 KiB beside the store)")
+    load.check_all(book, node, killed_at, running.order_seen(), chance.random() < 0.6 if empty is None else empty, slowest_sync)
     return took
 
 
@@ -51,13 +48,14 @@ def test_kill_9_under_load(t):
     node, book, restarts = t.node(), load.ledger(), []
     with node.connect() as connection:
         load.declare(connection)
-    for number in range(1, t.rounds(20) + 1):
+    for number in load.judged_rounds(book, t.rounds(20)):
         restarts.append(one_round(t, node, book, number))
         require(not book.problems, f"round {number}: " + "\n".join(book.problems[:20]))
     load.check_all(book, node, time.monotonic(), empty=True)
     require(not book.problems, "\n".join(book.problems[:20]))
     t.note(f"{len(restarts)} kills, {book.confirmed_count()} confirmed, {book.settled_count()} acknowledged, "
-           f"{book.undecided} with an acknowledgement cut off by the kill, slowest restart {max(restarts):.2f} s")
+           f"{book.undecided} with an acknowledgement cut off by the kill, slowest restart {max(restarts):.2f} s, "
+           f"{book.repeated} rounds repeated since the disk stood still")
     require(book.confirmed_count() > 200 * len(restarts), "too little load to prove anything")
     node.terminate()
     verified = t.posthorn("verify", node.data_dir)
@@ -77,6 +75,50 @@ def test_the_checker_sees_a_confirm_before_the_commit(t):
             t.note(f"found in round {number}: {lost[0]}")
             return
     raise AssertionError("the checker found no loss in a node that confirms before it commits")
+
+
+def test_the_checker_sees_acknowledgements_that_are_late(t):
+    """A node that lets acknowledgements wait must be found out, though nothing is lost by it."""
+    node, book = t.node(faulty=True), load.ledger()
+    with node.connect() as connection:
+        load.declare(connection)
+    # What is on disk is there to be acknowledged at once.
+    one_round(t, node, book, 1, consume=False, empty=False, at_confirm=False, lasts=(0.5, 0.5))
+    require(not book.problems, "\n".join(book.problems[:20]))
+    node.terminate()
+    node.environment["POSTHORN_FAULT"] = "slow_commits"
+    node.start()
+    for number in load.judged_rounds(book, 3):
+        one_round(t, node, book, number + 1, empty=False, at_confirm=False, lasts=(0.8, 1.2))
+        if book.problems:
+            break
+    late = [each for each in book.problems if "came back, acknowledged" in each]
+    require(late, "the checker found no late acknowledgement in a node that waits two seconds before each commit")
+    t.note(f"found in round {number}: {book.problems[0]} {late[0]}")
+    equal(len(book.problems), len(late) + 1, "problems of another kind")
+
+
+def test_a_disk_that_stands_still_is_no_excuse_for_long(t):
+    """Late acknowledgements beside a slow sync repeat the round, so many times; beside a fast one they are problems."""
+    book = load.ledger()
+    rounds = load.judged_rounds(book, 8)
+    for number in range(1, 5):
+        equal(next(rounds), number)
+        book.late.append("late")
+        load.judge_late(book, 0.0, load.DISK_STOOD_STILL)
+        equal((book.problems, book.repeated), ([], number))
+    equal(len(list(rounds)), 8, "rounds that count")
+    rounds = load.judged_rounds(book, 8)
+    next(rounds)
+    book.repeated += 1
+    try:
+        next(rounds)
+        raise ValueError("a fifth repetition was allowed")
+    except AssertionError as refusal:
+        require("cannot be judged" in str(refusal), str(refusal))
+    book.late.append("late")
+    load.judge_late(book, 0.0, 0.9 * load.DISK_STOOD_STILL)
+    equal(book.problems[1:], ["late"])
 
 
 def test_the_faulty_node_without_its_fault_is_sound(t):

@@ -2,6 +2,7 @@
 //
 //   POSTHORN_FAULT=confirm_before_commit   confirms are sent before anything is on disk
 //   POSTHORN_FAULT=skip_fsync              what is written is never forced to disk
+//   POSTHORN_FAULT=slow_commits            what is to be written waits for two seconds before each commit
 #include "node/daemon.hpp"
 
 #include <cstdlib>
@@ -16,9 +17,11 @@ int main(int argc, char** argv) {
     faults.confirm_before_commit = true;
   } else if (fault == "skip_fsync") {
     faults.skip_fsync = true;
+  } else if (fault == "slow_commits") {
+    faults.slow_commits = true;
   } else if (!fault.empty()) {
     std::cerr << "faulty_node: POSTHORN_FAULT=" << fault
-              << " is no fault: confirm_before_commit, skip_fsync\n";
+              << " is no fault: confirm_before_commit, skip_fsync, slow_commits\n";
     return 64;
   }
   return posthorn::run_daemon(argc, argv, faults);
