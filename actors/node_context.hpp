@@ -27,9 +27,9 @@ struct fault_plan {
   bool confirm_before_commit = false;
   bool skip_fsync = false;
   bool slow_commits = false;  // two seconds pass before each
-  bool split_turn = false;  // state and acknowledgement in one transaction, what was sent in the next
-  std::string crash_at{};   // one of `fault_points`: the process ends there, when it comes there for the
-  unsigned crash_on = 1;    // so-manieth time
+  bool split_turn = false;    // state and acknowledgement in one transaction, what was sent in the next
+  std::string crash_at{};     // one of `fault_points`: the process ends there, when it comes there for the
+  unsigned crash_on = 1;      // so-manieth time
 };
 
 // In the order in which a publish to a durable actor and the turn that it leads to pass them.
