@@ -175,7 +175,7 @@ void add_users(CLI::App& app, command_context& context) {
   });
   const auto with_tags = [](group::command& to, const char* name, bool must) {
     auto* option = to.app->add_option(name, to.options->tags,
-                                      "administrator, monitoring, policymaker, management, impersonator");
+                                      "administrator, monitoring, policymaker,\nmanagement, impersonator");
     option->delimiter(',')->option_text(must ? " " : "A,B");
     if (must) option->expected(0, -1);
   };
@@ -194,7 +194,7 @@ void add_users(CLI::App& app, command_context& context) {
   tagged.needs("NAME", &access_options::name, "Of the user");
   with_tags(tagged, "TAGS", true);
   users
-      .add("delete", "Delete a user with its permissions, and close its connections",
+      .add("delete", "Delete a user with its permissions and connections",
            [](const command_context& c, const access_options& o) {
              return order(c, "DELETE", "/api/users/" + percent_encoded(o.name), std::nullopt,
                           "deleted user " + o.name);
@@ -221,7 +221,7 @@ void add_vhosts(CLI::App& app, command_context& context) {
       .takes("--description", &access_options::description, "For people")
       .takes("--default-queue-type", &access_options::queue_type, "classic, quorum or stream");
   vhosts
-      .add("delete", "Delete a virtual host with all its queues and messages",
+      .add("delete", "Delete a virtual host with its queues and messages",
            [](const command_context& c, const access_options& o) {
              return order(c, "DELETE", "/api/vhosts/" + percent_encoded(o.name), std::nullopt,
                           "deleted virtual host " + o.name);
@@ -244,7 +244,7 @@ void add_permissions(CLI::App& app, command_context& context) {
                  {"READ", "read"}});
   });
   permissions
-      .add("set", "Set a user's three patterns; '' is nothing, .* is everything",
+      .add("set", "Set a user's patterns; '' is nothing, .* everything",
            [](const command_context& c, const access_options& o) {
              return order(c, "PUT", permission_path("permissions", o),
                           json::object{{"configure", text_of(o.configure)},
@@ -274,7 +274,7 @@ void add_permissions(CLI::App& app, command_context& context) {
                  {"READ", "read"}});
   });
   permissions
-      .add("set-topic", "Set which routing keys a user may use at a topic exchange",
+      .add("set-topic", "Set which keys a user may use at a topic exchange",
            [](const command_context& c, const access_options& o) {
              return order(c, "PUT", permission_path("topic-permissions", o),
                           json::object{{"exchange", text_of(o.exchange)},
@@ -342,7 +342,7 @@ void add_policies(CLI::App& app, command_context& context) {
       .needs("PATTERN", &access_options::pattern, "Of the names that it is for")
       .needs("DEFINITION", &access_options::definition, "JSON, as '{\"max-length\": 1000}'")
       .takes("--apply-to", &access_options::apply_to,
-             "all, queues, classic_queues, quorum_queues, streams, exchanges")
+             "all, queues, classic_queues, quorum_queues,\nstreams, exchanges")
       .of_operator();
   set.app->add_option("--priority", set.options->priority, "The highest one applies (0)")->option_text("N");
   policies
@@ -449,9 +449,7 @@ exit_code read_definitions(const command_context& c, const access_options& o) {
 
 void add_definitions(CLI::App& app, command_context& context) {
   group definitions{app, context, "definitions", "All of that as a file, in RabbitMQ's format"};
-  definitions
-      .add("export", "Write users, virtual hosts, queues, exchanges, bindings, policies, …",
-           export_definitions)
+  definitions.add("export", "Write users, virtual hosts, queues, bindings, …", export_definitions)
       .in_vhost(true)
       .takes("FILE", &access_options::file, "Without it: standard output");
   definitions.add("import", "Read such a file; what is there and not in it, stays", read_definitions)

@@ -263,11 +263,11 @@ void add_bench(CLI::App& app, command_context& context) {
   command->add_option("--name", load.name);
   command->add_flag("--keep", load.keep);
   command->add_flag("--histogram", options->histogram);
+  add_declare(*command, context, options);  // first, or its --help would be the one of `bench`
   command->formatter_fn([](const CLI::App*, const std::string&, CLI::AppFormatMode mode) -> std::string {
     return mode == CLI::AppFormatMode::Normal ? bench_help
                                               : "  bench                    Load a broker and measure it\n";
   });
-  add_declare(*command, context, options);
   command->require_subcommand(0, 1);
   command->callback([&context, command, options] {
     if (!command->get_subcommands().empty()) return;
