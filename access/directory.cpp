@@ -22,10 +22,11 @@ std::string record_name(char kind, std::string_view name) { return std::string(1
 std::string quoted(std::string_view name) { return "'" + std::string{name} + "'"; }
 
 error no_user(std::string_view name) {
-  return {errc::unreachable, "there is no user " + quoted(name) + ": add it first"};
+  return {errc::unreachable, "there is no user " + quoted(name) + ": check the name, or add it first"};
 }
 error no_vhost_named(std::string_view name) {
-  return {errc::unreachable, "there is no virtual host " + quoted(name) + ": add it first"};
+  return {errc::unreachable,
+          "there is no virtual host " + quoted(name) + ": check the name, or add it first"};
 }
 
 // Records are JSON, and names are keys.
