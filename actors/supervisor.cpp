@@ -475,7 +475,13 @@ void supervisor::restart_child(const std::string& name, supervision_effects& fx)
   } else if (core_->how() == strategy::dynamic) {
     // It is forgotten when it has ended, and added anew.
     done = core_->terminate_child(name, now, fx);
-    if (done) waiting_for_end_[name].push_front(add_note{found->second->definition, {}});
+    if (done) {
+      // It starts, wanted or not: one that slept would stand in the way of a later one of its name, which waits
+      // for its end.
+      auto again = found->second->definition;
+      again.is_wanted = nullptr;
+      waiting_for_end_[name].push_front(add_note{std::move(again), {}});
+    }
     ended_.push_back(name);
   } else {
     found->second->restart_wanted = true;
