@@ -1092,6 +1092,22 @@ TEST_CASE("an operator wakes what sleeps, to kill it or to start it again", "[su
   REQUIRE(g.replaced("/pool/b", before));
 }
 
+TEST_CASE("one that is restarted starts, though nobody wants it any more", "[supervisor]") {
+  garden g;
+  auto pool = g.make({.how = strategy::dynamic, .intensity = lenient}, {});
+  g.plant_and_wait({}, {garden::place_for("pool", pool)});
+  std::atomic<bool> is_wanted{true};
+  auto child = g.child("a");
+  child.is_wanted = [&] { return is_wanted.load(); };
+  pool->add(child);
+  REQUIRE(g.becomes("/pool/a", child_state::running));
+  const auto before = g.id("/pool/a");
+  is_wanted = false;  // as of a queue that was deleted meanwhile
+  REQUIRE(g.root->restart("/pool/a").has_value());
+  // Asleep it would never end, and one of its name would wait for that for ever.
+  REQUIRE(g.replaced("/pool/a", before));
+}
+
 TEST_CASE("one that is added while another of its name ends is asked then whether it is wanted",
           "[supervisor]") {
   garden g;
